@@ -1,0 +1,8 @@
+//! Layer 0: what every other layer may use and what knows none of them.
+//!
+//! Durations and sizes as people write them, and the [`Call`] that accompanies a request from the listener to an upstream.
+
+pub mod call;
+pub mod units;
+
+pub use call::Call;

@@ -1,0 +1,94 @@
+//! `modgate check`: the configuration checked and said back, and with `--probe` each upstream tried.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::{CliError, out, warn};
+use crate::assemble::Foundation;
+use crate::base::units::{show_elapsed, show_size};
+use crate::config::{Config, Origin, Upstream, UpstreamKind};
+use crate::route::{Fallback, GoesOn, ListMode, PartialRule, Route};
+
+pub(super) fn run(file: Option<&Path>, probe: bool) -> Result<(), CliError> {
+    let config = Config::load(file)?;
+    warn(&config);
+    let addresses = |list: &[std::net::SocketAddr]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    out(format_args!("serves      {}", addresses(&config.server.listen)));
+    out(format_args!(
+        "admin       {}",
+        if config.server.admin.is_empty() { "off".into() } else { addresses(&config.server.admin) }
+    ));
+    let bound = config.cache.max_size.map_or_else(|| "without bound".to_owned(), |n| format!("at most {}", show_size(n)));
+    out(format_args!("cache       {}, {bound}", config.cache.dir.display()));
+    if config.origin == Origin::GoSettings {
+        out("upstreams   from this machine's Go settings");
+    }
+    for upstream in &config.upstreams {
+        let private = if upstream.private { ", private" } else { "" };
+        out(format_args!("upstream    {}: {}{private}", upstream.name, describe(upstream)));
+    }
+    for (n, route) in config.routes.routes().iter().enumerate() {
+        out(format_args!("route {n:<5} {}", describe_route(route, &config.upstreams)));
+    }
+    if probe { run_probes(&config) } else { Ok(()) }
+}
+
+fn describe(upstream: &Upstream) -> String {
+    match &upstream.kind {
+        UpstreamKind::GoProxy(settings, _) => format!("goproxy {}", settings.url),
+        UpstreamKind::Directory(path, _) => format!("directory {}", path.display()),
+    }
+}
+
+fn describe_route(route: &Route, upstreams: &[Upstream]) -> String {
+    if route.steps.is_empty() {
+        return format!("{} -> nobody", route.pattern_text());
+    }
+    let rule = match &route.fallback {
+        Fallback::NotFound => "not-found".to_owned(),
+        Fallback::AnyError => "any-error".to_owned(),
+        Fallback::Classes(classes) => classes.iter().map(|c| c.name()).collect::<Vec<_>>().join("/"),
+    };
+    let mut chain = String::new();
+    for (n, step) in route.steps.iter().enumerate() {
+        if n > 0 {
+            let after = match route.steps[n - 1].goes_on {
+                None => rule.as_str(),
+                Some(GoesOn::NotFound) => "not-found",
+                Some(GoesOn::AnyError) => "any-error",
+            };
+            chain.push_str(&format!(" -({after})-> "));
+        }
+        chain.push_str(&upstreams[step.upstream].name);
+    }
+    let list = match (route.list, route.partial) {
+        (ListMode::First, _) => "lists from the first that answers",
+        (ListMode::Merge, PartialRule::Serve) => "lists merged",
+        (ListMode::Merge, PartialRule::Fail) => "lists merged, never incomplete",
+    };
+    format!("{} -> {chain}  ({list})", route.pattern_text())
+}
+
+/// Tries each upstream; one that cannot be reached fails the command.
+fn run_probes(config: &Config) -> Result<(), CliError> {
+    let foundation = Foundation::lay(config)?;
+    let gateway = foundation.gateway(config);
+    let failed = foundation.runtime().block_on(async {
+        let mut failed = Vec::new();
+        for member in gateway.members() {
+            let started = Instant::now();
+            let said = member.upstream.probe().await;
+            let took = show_elapsed(started.elapsed());
+            match said {
+                Ok(said) => out(format_args!("probe       {}: {said} ({took})", member.name)),
+                Err(e) => {
+                    out(format_args!("probe       {}: FAILED: {e} ({took})", member.name));
+                    failed.push(member.name.to_string());
+                }
+            }
+        }
+        failed
+    });
+    foundation.close();
+    if failed.is_empty() { Ok(()) } else { Err(CliError::Said(format!("cannot be reached: {}", failed.join(", ")))) }
+}

@@ -1,0 +1,41 @@
+//! `modgate gc`: the disk cache brought below its bound.
+
+use std::path::Path;
+
+use super::{CliError, out};
+use crate::assemble::evict_rule;
+use crate::base::units::show_size;
+use crate::config::Config;
+use crate::store::evict::evict;
+
+pub(super) fn run(config: Option<&Path>, max_size: Option<u64>, private_too: bool) -> Result<(), CliError> {
+    let config = Config::load(config)?;
+    let Some(max_size) = max_size.or(config.cache.max_size) else {
+        return Err(CliError::Said("there is no bound: set cache.max_size, or give --max-size".into()));
+    };
+    let mut rule = evict_rule(&config, max_size);
+    if private_too {
+        rule.keep.clear();
+    }
+    let dir = &config.cache.dir;
+    if !dir.is_dir() {
+        out(format_args!("{}: nothing there yet", dir.display()));
+        return Ok(());
+    }
+    let done = evict(dir, &rule)?;
+    out(format_args!(
+        "{}: {} before, {} files removed, {} now (bound {})",
+        dir.display(),
+        show_size(done.before),
+        done.removed,
+        show_size(done.after),
+        show_size(max_size)
+    ));
+    if done.after > max_size {
+        out(format_args!(
+            "what is left is kept on purpose: {} of private upstreams (--private-too removes them), and files used in the last minute",
+            show_size(done.kept)
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! Layer 10: the commands. One file a command; this one is clap and the words that all of them use.
+
+mod check;
+mod explain;
+mod gc;
+mod serve;
+
+use std::fmt::Display;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::assemble::StartError;
+use crate::config::load::CONFIG_VARIABLE;
+use crate::config::{Config, ConfigError, Log};
+use crate::module::Malformed;
+use crate::server::ListenError;
+use crate::store::StoreError;
+
+/// One GOPROXY for a whole company: routes Go module paths to an ordered chain of upstreams, keeps what they gave, and says why
+/// it answered as it did.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 110)]
+struct Cli {
+    /// The configuration, a TOML file. Without one, the machine's Go settings name the upstreams.
+    #[arg(long, short, global = true, env = CONFIG_VARIABLE, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve modules (the default).
+    Serve,
+    /// Check the configuration and print the effective routes.
+    Check {
+        /// Ask each upstream one harmless question, through its own way out.
+        #[arg(long)]
+        probe: bool,
+    },
+    /// Say how a module is answered: the route, what the cache has, what each upstream says.
+    Explain {
+        /// A module path, or one with a version or query: example.com/mod@v1.2.3, example.com/mod@main.
+        #[arg(value_name = "MODULE[@VERSION]")]
+        module: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Bring the cache on disk below its bound, the least recently used files first.
+    Gc {
+        /// The bound, such as 50GiB, instead of cache.max_size.
+        #[arg(long, value_name = "SIZE", value_parser = crate::base::units::parse_size)]
+        max_size: Option<u64>,
+        /// Also remove files of private upstreams, which may be the only copies there are.
+        #[arg(long)]
+        private_too: bool,
+    },
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Module(#[from] Malformed),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Said(String),
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let config = cli.config.as_deref();
+    let done = match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::run(config),
+        Command::Check { probe } => check::run(config, probe),
+        Command::Explain { module, json } => explain::run(config, &module, json),
+        Command::Gc { max_size, private_too } => gc::run(config, max_size, private_too),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            for line in e.to_string().lines() {
+                err(format_args!("modgate: {line}"));
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes a line to standard output. A reader that went away ends nothing.
+fn out(line: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Writes a line to standard error.
+fn err(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Says what is allowed but worth a word.
+fn warn(config: &Config) {
+    for warning in &config.warnings {
+        err(format_args!("modgate: warning: {warning}"));
+    }
+}
+
+/// Starts logging to standard error, without making a request wait for it: when lines come faster than they can be written,
+/// some are dropped. The guard writes what is left when it goes.
+fn start_logging(log: &Log) -> tracing_appender::non_blocking::WorkerGuard {
+    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    // The filter was checked with the configuration.
+    let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    // A second start in one process, as in tests, keeps the first one's.
+    let _ = if log.json {
+        lines.json().flatten_event(true).try_init()
+    } else {
+        use std::io::IsTerminal;
+        lines.with_ansi(std::io::stderr().is_terminal()).try_init()
+    };
+    guard
+}

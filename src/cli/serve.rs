@@ -1,0 +1,185 @@
+//! `modgate serve`: listeners, signals, reload, and the upkeep of the cache.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use super::{CliError, err, start_logging, warn};
+use crate::assemble::{Foundation, evict_rule};
+use crate::base::units::show_size;
+use crate::config::{Config, Origin};
+use crate::gateway::Gateway;
+use crate::server::{self, Listen, Role, Shared};
+use crate::store::{DiskStore, evict};
+
+/// How often the size of the cache is looked at.
+const UPKEEP: Duration = Duration::from_secs(30);
+/// How often it is counted anew, whatever was added meanwhile: files may come and go by other hands.
+const RECOUNT: Duration = Duration::from_secs(6 * 3600);
+
+pub(super) fn run(file: Option<&Path>) -> Result<(), CliError> {
+    let config = Config::load(file)?;
+    warn(&config);
+    let _guard = start_logging(&config.log);
+    let foundation = Foundation::lay(&config)?;
+    let shared = Shared::new(foundation.site(&config));
+    let system = actix_rt::System::new();
+    let served = system.block_on(serve(file, config, &foundation, &shared));
+    foundation.close();
+    served
+}
+
+async fn serve(file: Option<&Path>, config: Config, foundation: &Foundation, shared: &Arc<Shared>) -> Result<(), CliError> {
+    let grace = config.server.shutdown_grace;
+    let mut servers = Vec::new();
+    for listener in listeners(&config) {
+        servers.push(server::listen(&listener, shared)?);
+    }
+    let handles: Vec<_> = servers.iter().map(actix_web::dev::Server::handle).collect();
+    let running: Vec<_> = servers.into_iter().map(|server| actix_rt::spawn(server)).collect();
+    greet(&config);
+    foundation.runtime().spawn(upkeep(Arc::clone(foundation.store()), config.clone()));
+
+    let mut reload = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut current = config;
+    loop {
+        tokio::select! {
+            _ = reload.recv() => read_again(file, &mut current, foundation, shared),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    tracing::info!(grace = ?grace, "stopping");
+    shared.stop();
+    let deadline = Instant::now() + grace;
+    let stop = async {
+        futures_util::future::join_all(handles.iter().map(|handle| handle.stop(true))).await;
+        futures_util::future::join_all(running).await;
+        settle(shared.site().gateway(), deadline.saturating_duration_since(Instant::now())).await;
+    };
+    // A second signal, or the end of the grace, ends it at once.
+    tokio::select! {
+        () = stop => {}
+        () = tokio::time::sleep_until(deadline + Duration::from_secs(1)) => tracing::warn!("the grace is over; answers under way are broken off"),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The listeners of a configuration. An address that both name serves both.
+fn listeners(config: &Config) -> Vec<Listen> {
+    let of = |addresses: Vec<SocketAddr>, role, workers| Listen { addresses, workers, grace: config.server.shutdown_grace, role };
+    let (both, proxy): (Vec<_>, Vec<_>) = config.server.listen.iter().copied().partition(|a| config.server.admin.contains(a));
+    let admin: Vec<SocketAddr> = config.server.admin.iter().filter(|a| !both.contains(a)).copied().collect();
+    let workers = config.server.workers;
+    [
+        of(proxy, Role { proxy: true, admin: false }, workers),
+        of(both, Role { proxy: true, admin: true }, workers),
+        of(admin, Role { proxy: false, admin: true }, Some(1)),
+    ]
+    .into_iter()
+    .filter(|listener| !listener.addresses.is_empty())
+    .collect()
+}
+
+/// Says where it serves, and the line to copy.
+fn greet(config: &Config) {
+    if config.origin == Origin::GoSettings {
+        let names: Vec<&str> = config.upstreams.iter().map(|u| u.name.as_str()).collect();
+        err(format_args!("modgate: no upstreams configured; from this machine's Go settings: {}", names.join(", ")));
+    }
+    let listen = &config.server.listen;
+    tracing::info!(listen = ?listen, admin = ?config.server.admin, cache = %config.cache.dir.display(), "serving");
+    if let Some(address) = listen.first() {
+        let host = if address.ip().is_unspecified() { format!("THIS-HOST:{}", address.port()) } else { address.to_string() };
+        err("modgate: ready. For the go command:");
+        err(format_args!("\n    go env -w GOPROXY=http://{host}\n"));
+    }
+}
+
+/// Reads the configuration again. A bad one changes nothing.
+fn read_again(file: Option<&Path>, current: &mut Config, foundation: &Foundation, shared: &Shared) {
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(e) => {
+            for finding in &e.findings {
+                tracing::error!(%finding, "the new configuration is bad; the old one stays");
+            }
+            return;
+        }
+    };
+    for warning in &config.warnings {
+        tracing::warn!(%warning, "configuration");
+    }
+    let fixed = [
+        ("server.listen", config.server.listen != current.server.listen),
+        ("admin.listen", config.server.admin != current.server.admin),
+        ("server.workers", config.server.workers != current.server.workers),
+        ("server.shutdown_grace", config.server.shutdown_grace != current.server.shutdown_grace),
+        ("cache.dir", config.cache.dir != current.cache.dir),
+        ("cache.max_size", config.cache.max_size != current.cache.max_size),
+        ("log", config.log != current.log),
+    ];
+    for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
+        tracing::warn!(key, "a change of this key takes effect at the next start");
+    }
+    shared.swap(foundation.site(&config));
+    *current = config;
+    tracing::info!("the new configuration is in force");
+}
+
+/// Waits until no fetch is under way and all that came is stored.
+pub(super) async fn settle(gateway: &Arc<Gateway>, limit: Duration) {
+    let settled = async {
+        while gateway.under_way() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if tokio::time::timeout(limit, settled).await.is_err() {
+        tracing::warn!(fetches = gateway.under_way(), "fetches are given up");
+    }
+}
+
+/// Keeps the disk cache below its bound.
+async fn upkeep(store: Arc<DiskStore>, config: Config) {
+    let Some(max_size) = config.cache.max_size else { return };
+    // Down to nine tenths, so that not every new file brings on another round.
+    let rule = evict_rule(&config, max_size / 10 * 9);
+    let mut counted: Option<Instant> = None;
+    loop {
+        if counted.is_none_or(|at| at.elapsed() > RECOUNT) || store.used() > max_size {
+            let (root, rule, over) = (store.root().to_owned(), rule.clone(), max_size);
+            let done = tokio::task::spawn_blocking(move || {
+                let used = evict::count(&root)?;
+                if used > over { evict::evict(&root, &rule).map(|done| (done.after, Some(done))) } else { Ok((used, None)) }
+            });
+            match done.await {
+                Ok(Ok((used, evicted))) => {
+                    store.counted(used);
+                    if let Some(done) = evicted {
+                        let (before, after) = (show_size(done.before), show_size(done.after));
+                        tracing::info!(before, after, files = done.removed, "the cache was over its bound");
+                        if done.after > max_size {
+                            tracing::warn!(
+                                kept = show_size(done.kept),
+                                "the cache stays over its bound: the rest is private or in use"
+                            );
+                        }
+                    }
+                }
+                Ok(Err(e)) => tracing::error!(error = %e, "the cache cannot be brought below its bound"),
+                Err(e) => tracing::error!(error = %e, "the upkeep of the cache broke down"),
+            }
+            counted = Some(Instant::now());
+        }
+        tokio::time::sleep(UPKEEP).await;
+    }
+}

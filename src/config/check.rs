@@ -1,0 +1,480 @@
+//! From tables to the checked configuration.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use figment::value::Dict;
+use url::Url;
+
+use super::go_env::{GoSettings, Target};
+use super::load::user_cache_dir;
+use super::read::{Finding, Item, Place, Reading, Table, beside};
+use super::{Cache, Config, ConfigError, Log, Origin, Server, Upstream, UpstreamKind};
+use crate::base::units;
+use crate::module::Pattern;
+use crate::route::{FailureClass, Fallback, GoesOn, ListMode, PartialRule, Route, RouteTable, Step};
+use crate::upstream::goproxy;
+use crate::{egress, gateway};
+
+/// What a `Config` without a mistake was made of.
+struct Chains {
+    upstreams: Vec<Upstream>,
+    routes: RouteTable,
+    origin: Origin,
+}
+
+pub(super) fn check(reading: &Reading, dict: Dict) -> Result<Config, ConfigError> {
+    let mut root = Table::root(reading, dict);
+    let mut warnings = Vec::new();
+    let mut server = root.table("server");
+    let listen = addresses(&mut server, "listen");
+    let workers = server.number("workers", 0, 1024);
+    let shutdown_grace = server.duration("shutdown_grace");
+    let max_fetches = server.number("max_fetches", 1, 1_000_000);
+    server.finish();
+    let mut admin_table = root.table("admin");
+    let admin = addresses(&mut admin_table, "listen");
+    admin_table.finish();
+    let cache = cache(reading, root.table("cache"), &mut warnings);
+    let (limits, log) = (limits(root.table("egress"), None), log(root.table("log")));
+    let chains = chains(reading, &mut root, limits.unwrap_or_default(), &mut warnings);
+    root.finish();
+    if let Some(listen) = &listen {
+        if listen.is_empty() {
+            reading.say(None, "server.listen", "at least one address is needed");
+        }
+        if let Some(chains) = &chains {
+            own_addresses(reading, listen, chains);
+        }
+    }
+    let findings = reading.findings.take();
+    match (listen, admin, cache, log, chains) {
+        (Some(listen), Some(admin), Some((cache, list_ttl, not_found_ttl)), Some(log), Some(chains)) if findings.is_empty() => {
+            Ok(Config {
+                server: Server {
+                    listen,
+                    admin,
+                    workers: workers.filter(|n| *n > 0),
+                    shutdown_grace: shutdown_grace.unwrap_or_default(),
+                },
+                cache,
+                gateway: gateway::Settings { list_ttl, not_found_ttl, max_fetches: max_fetches.unwrap_or(1) },
+                upstreams: chains.upstreams,
+                routes: chains.routes,
+                log,
+                warnings,
+                origin: chains.origin,
+            })
+        }
+        _ => Err(ConfigError { findings }),
+    }
+}
+
+/// One address or a list; an empty text is none.
+fn addresses(table: &mut Table<'_>, key: &'static str) -> Option<Vec<SocketAddr>> {
+    let items = table.items(key)?;
+    let mut found = Vec::new();
+    for item in items {
+        let text = item.text()?;
+        // figment takes a comma-separated variable for one text.
+        for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+            match address(part) {
+                Some(address) => found.push(address),
+                None => {
+                    item.say(format!("{part:?} is not an address such as \"127.0.0.1:8080\" or \":8080\""));
+                    return None;
+                }
+            }
+        }
+    }
+    Some(found)
+}
+
+fn address(text: &str) -> Option<SocketAddr> {
+    if let Some(port) = text.strip_prefix(':') {
+        return Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port.parse().ok()?));
+    }
+    if let Some(port) = text.strip_prefix("localhost:") {
+        return Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port.parse().ok()?));
+    }
+    text.parse().ok()
+}
+
+type CacheParts = (Cache, std::time::Duration, std::time::Duration);
+
+fn cache(reading: &Reading, mut table: Table<'_>, warnings: &mut Vec<Finding>) -> Option<CacheParts> {
+    let dir = table.text("dir").and_then(|dir| match dir.as_str() {
+        "" => user_cache_dir().map(|d| d.join("modgate")).or_else(|| {
+            reading.say(None, "cache.dir", "this user has no cache directory (no HOME); name a folder");
+            None
+        }),
+        dir => Some(beside(reading.file.as_deref(), dir)),
+    });
+    let max_size = table.parsed("max_size", |text| if text.is_empty() { Ok(None) } else { units::parse_size(text).map(Some) });
+    let list_ttl = table.duration("list_ttl");
+    let not_found_ttl = table.duration("not_found_ttl");
+    let memory = table.parsed("memory", units::parse_size);
+    table.finish();
+    if max_size == Some(None) {
+        warnings.push(Finding {
+            place: reading.file.clone().map_or(Place::Default, |f| Place::File(f, None)),
+            key: "cache.max_size".into(),
+            problem: "not set: the cache on disk grows without bound".into(),
+        });
+    }
+    Some((Cache { dir: dir?, max_size: max_size?, memory: memory? }, list_ttl?, not_found_ttl?))
+}
+
+/// Time limits; those that are not set are taken from `defaults`, where there are any.
+fn limits(mut table: Table<'_>, defaults: Option<egress::Limits>) -> Option<egress::Limits> {
+    let found = take_limits(&mut table, defaults);
+    table.finish();
+    found
+}
+
+fn take_limits(table: &mut Table<'_>, defaults: Option<egress::Limits>) -> Option<egress::Limits> {
+    let connect = table.limit("connect").or(defaults.map(|d| d.connect));
+    let first_byte = table.limit("first_byte").or(defaults.map(|d| d.first_byte));
+    let idle = table.limit("idle").or(defaults.map(|d| d.idle));
+    let total = table.limit("total").or(defaults.map(|d| d.total));
+    Some(egress::Limits { connect: connect?, first_byte: first_byte?, idle: idle?, total: total? })
+}
+
+fn log(mut table: Table<'_>) -> Option<Log> {
+    let filter = table.parsed("level", |text| match text.parse::<tracing_subscriber::EnvFilter>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(e) => Err(format!("not a log level or filter: {e}")),
+    });
+    let json = table.word("format", &[("text", false), ("json", true)]);
+    table.finish();
+    Some(Log { filter: filter?, json: json? })
+}
+
+/// Upstreams and routes as configured, or the machine's Go settings where nothing is.
+fn chains(reading: &Reading, root: &mut Table<'_>, limits: egress::Limits, warnings: &mut Vec<Finding>) -> Option<Chains> {
+    let tables = root.tables("upstreams");
+    let route_tables = root.list_of_tables("routes");
+    if tables.is_empty() && route_tables.is_empty() {
+        return match go_chains(limits, warnings) {
+            Ok(chains) => Some(chains),
+            Err(problem) => {
+                let key = String::new();
+                reading.findings.borrow_mut().push(Finding { place: Place::GoSettings, key, problem });
+                None
+            }
+        };
+    }
+    if route_tables.is_empty() {
+        reading.say(None, "routes", "upstreams are named but no [[routes]] lead to them");
+    }
+    let mut names = HashMap::new();
+    let mut upstreams = Vec::new();
+    for (name, table) in tables {
+        names.insert(name.clone(), upstreams.len());
+        if let Err(problem) = check_name(&name) {
+            table.say("", problem);
+        }
+        // A bad upstream keeps its place, so that routes to it are not reported as dangling as well.
+        let private_and_kind = upstream(reading, table, limits);
+        let (private, kind) = private_and_kind.unwrap_or((false, UpstreamKind::Directory(PathBuf::new(), limits.idle)));
+        upstreams.push(Upstream { name, private, kind });
+    }
+    let routes: Vec<Option<Route>> = route_tables.into_iter().map(|table| route(table, &names)).collect();
+    let routes = RouteTable::new(routes.into_iter().collect::<Option<Vec<_>>>()?);
+    for (at, pattern, by) in routes.shadowed() {
+        let text = &routes.routes()[at].patterns[pattern];
+        let problem = format!("the pattern \"{text}\" never matches: routes[{by}] comes first and matches all of it");
+        reading.say(None, &format!("routes[{at}].match"), problem);
+    }
+    warn_of_leaks(reading, &routes, &upstreams, warnings);
+    for (at, unused) in upstreams.iter().enumerate() {
+        if !routes.routes().iter().any(|r| r.steps.iter().any(|s| s.upstream == at)) {
+            let problem = "no route leads to this upstream".to_owned();
+            warnings.push(Finding { place: place(reading), key: format!("upstreams.{}", unused.name), problem });
+        }
+    }
+    Some(Chains { upstreams, routes, origin: Origin::Configured })
+}
+
+fn place(reading: &Reading) -> Place {
+    reading.file.clone().map_or(Place::Environment("MODGATE_…".into()), |file| Place::File(file, None))
+}
+
+/// A name is a folder of the cache too.
+fn check_name(name: &str) -> Result<(), &'static str> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
+    if name.len() <= 64 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(plain) {
+        return Ok(());
+    }
+    Err(
+        "an upstream's name has lower-case letters, digits, dots, dashes and underscores, begins with a letter or digit, and is not longer than 64",
+    )
+}
+
+fn upstream(reading: &Reading, mut table: Table<'_>, defaults: egress::Limits) -> Option<(bool, UpstreamKind)> {
+    #[derive(Clone, Copy)]
+    enum Type {
+        GoProxy,
+        Directory,
+    }
+    let Some(item) = table.take("type") else {
+        table.say("", "has no type (\"goproxy\" or \"directory\")");
+        return None;
+    };
+    let kind = item.parsed(|text| match text {
+        "goproxy" => Ok(Type::GoProxy),
+        "directory" => Ok(Type::Directory),
+        _ => Err("has to be one of: goproxy, directory".into()),
+    })?;
+    let private = table.flag("private").unwrap_or(false);
+    let made = match kind {
+        Type::GoProxy => {
+            let url = required(&mut table, "url").and_then(|item| item.parsed(server_url));
+            let absent = table.items("absent").map_or_else(|| Some(goproxy::ABSENT.to_vec()), absent_statuses);
+            let limits = take_limits(&mut table, Some(defaults));
+            url.zip(absent)
+                .zip(limits)
+                .map(|((url, absent), limits)| UpstreamKind::GoProxy(goproxy::Settings { url, absent }, egress::Policy { limits }))
+        }
+        Type::Directory => {
+            let limit = table.limit("idle").unwrap_or(defaults.idle);
+            required(&mut table, "path").and_then(|item| {
+                let path = beside(reading.file.as_deref(), &item.text()?);
+                if !path.is_dir() {
+                    item.say(format!("{} is not a folder", path.display()));
+                    return None;
+                }
+                Some(UpstreamKind::Directory(path, limit))
+            })
+        }
+    };
+    table.finish();
+    made.map(|kind| (private, kind))
+}
+
+fn required<'r>(table: &mut Table<'r>, key: &'static str) -> Option<Item<'r>> {
+    let found = table.take(key);
+    if found.is_none() {
+        table.say("", format!("has no {key}"));
+    }
+    found
+}
+
+fn server_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|e| format!("not a URL ({e})"))?;
+    check_server_url(&url)?;
+    Ok(url)
+}
+
+/// The text of an error never repeats the URL, which may hold a password.
+fn check_server_url(url: &Url) -> Result<(), String> {
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return Err("has to be an http or https URL".into());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("user and password do not belong into a URL".into());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("a base URL has neither a query nor a fragment".into());
+    }
+    Ok(())
+}
+
+fn absent_statuses(items: Vec<Item<'_>>) -> Option<Vec<u16>> {
+    let status = |text: &str| match text.parse::<u16>() {
+        Ok(n) if (400..=599).contains(&n) => Ok(n),
+        _ => Err("has to be a status from 400 to 599".to_owned()),
+    };
+    items.iter().map(|item| item.parsed(status)).collect()
+}
+
+fn route(mut table: Table<'_>, names: &HashMap<String, usize>) -> Option<Route> {
+    let patterns = required(&mut table, "match").and_then(patterns);
+    let steps = required(&mut table, "upstreams").and_then(|item| steps(item, names));
+    let fallback = table.items("fallback").map_or(Some(Fallback::NotFound), fallback);
+    let list = table.word("list", &[("merge", ListMode::Merge), ("first", ListMode::First)]);
+    let partial = table.word("partial", &[("serve", PartialRule::Serve), ("fail", PartialRule::Fail)]);
+    table.finish();
+    Some(Route {
+        patterns: patterns?,
+        steps: steps?,
+        fallback: fallback?,
+        list: list.unwrap_or(ListMode::Merge),
+        partial: partial.unwrap_or(PartialRule::Serve),
+    })
+}
+
+fn patterns(item: Item<'_>) -> Option<Vec<Pattern>> {
+    let mut found = Vec::new();
+    let empty = |patterns: &[Pattern]| patterns.is_empty().then(|| "at least one pattern is needed".to_owned());
+    let whole = item.clone();
+    for item in item.list() {
+        found.extend(item.parsed(|text| Pattern::parse_list(text).map_err(|e| e.to_string()))?);
+    }
+    match empty(&found) {
+        None => Some(found),
+        Some(problem) => {
+            whole.say(problem);
+            None
+        }
+    }
+}
+
+fn steps(item: Item<'_>, names: &HashMap<String, usize>) -> Option<Vec<Step>> {
+    let whole = item.clone();
+    let mut steps: Vec<Step> = Vec::new();
+    let mut good = true;
+    for item in item.list() {
+        let name = item.text()?;
+        match names.get(&name) {
+            None => {
+                let mut known: Vec<&str> = names.keys().map(String::as_str).collect();
+                known.sort_unstable();
+                item.say(format!("there is no upstream {name:?} (there are: {})", known.join(", ")));
+                good = false;
+            }
+            Some(at) if steps.iter().any(|s| s.upstream == *at) => {
+                item.say(format!("{name:?} stands here twice"));
+                good = false;
+            }
+            Some(at) => steps.push(Step { upstream: *at, goes_on: None }),
+        }
+    }
+    if steps.is_empty() && good {
+        whole.say("at least one upstream is needed");
+    }
+    (good && !steps.is_empty()).then_some(steps)
+}
+
+fn fallback(items: Vec<Item<'_>>) -> Option<Fallback> {
+    const KNOWN: &str = "has to be \"not-found\", \"any-error\", or a list of: absent, denied, busy, outage, corrupt";
+    if let [item] = items.as_slice() {
+        match item.text()?.as_str() {
+            "not-found" => return Some(Fallback::NotFound),
+            "any-error" => return Some(Fallback::AnyError),
+            _ => {}
+        }
+    }
+    let class = |text: &str| FailureClass::parse(text).ok_or_else(|| KNOWN.to_owned());
+    items.iter().map(|item| item.parsed(class)).collect::<Option<_>>().map(Fallback::Classes)
+}
+
+/// The machine's Go settings as upstreams and routes.
+fn go_chains(limits: egress::Limits, warnings: &mut Vec<Finding>) -> Result<Chains, String> {
+    let settings = GoSettings::of_machine()?;
+    let mut upstreams: Vec<Upstream> = Vec::new();
+    let mut steps = Vec::new();
+    for entry in settings.proxies {
+        let (base, kind) = match entry.target {
+            Target::Server(url) => {
+                check_server_url(&url).map_err(|e| format!("an item of GOPROXY cannot be used: {e}"))?;
+                let base = url.host_str().unwrap_or("proxy").to_ascii_lowercase();
+                let settings = goproxy::Settings { url, absent: goproxy::ABSENT.to_vec() };
+                (base, UpstreamKind::GoProxy(settings, egress::Policy { limits }))
+            }
+            Target::Folder(path) => ("file".to_owned(), UpstreamKind::Directory(path, limits.idle)),
+            Target::Direct => {
+                let problem =
+                    "GOPROXY ends in \"direct\", which is left out: this version does not fetch from version control, so what no \
+                               proxy has is answered 404"
+                        .to_owned();
+                warnings.push(Finding { place: Place::GoSettings, key: String::new(), problem });
+                continue;
+            }
+            Target::Off => continue,
+        };
+        let base: String =
+            base.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' }).take(60).collect();
+        let base = if base.starts_with(|c: char| c.is_ascii_alphanumeric()) { base } else { format!("host{base}") };
+        let taken = |name: &str| upstreams.iter().any(|u| u.name == name);
+        let name = (1..).map(|n| if n == 1 { base.clone() } else { format!("{base}-{n}") }).find(|n| !taken(n)).unwrap_or_default();
+        let goes_on = Some(if entry.any_error { GoesOn::AnyError } else { GoesOn::NotFound });
+        steps.push(Step { upstream: upstreams.len(), goes_on });
+        upstreams.push(Upstream { name, private: false, kind });
+    }
+    if steps.is_empty() {
+        return Err("GOPROXY names no proxy to stand in front of; set GOPROXY, or give a configuration by --config".into());
+    }
+    let route = |patterns, steps| Route {
+        patterns,
+        steps,
+        fallback: Fallback::NotFound,
+        list: ListMode::Merge,
+        partial: PartialRule::Serve,
+    };
+    let mut routes = Vec::new();
+    let fenced = Pattern::parse_list(&settings.no_proxy).map_err(|e| format!("GONOPROXY or GOPRIVATE: {e}"))?;
+    if !fenced.is_empty() {
+        // What is not to be asked of a proxy is asked of nobody here.
+        routes.push(route(fenced, Vec::new()));
+    }
+    let everything = Pattern::parse_list("*").map_err(|e| e.to_string())?;
+    routes.push(route(everything, steps));
+    Ok(Chains { upstreams, routes: RouteTable::new(routes), origin: Origin::GoSettings })
+}
+
+/// An upstream that is modgate's own address would be asked by itself, for ever.
+fn own_addresses(reading: &Reading, listen: &[SocketAddr], chains: &Chains) {
+    for upstream in &chains.upstreams {
+        let UpstreamKind::GoProxy(settings, _) = &upstream.kind else { continue };
+        let port = settings.url.port_or_known_default();
+        let host = settings.url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let ip = host.parse::<IpAddr>().ok();
+        let is_self = |own: &SocketAddr| {
+            let same_host = match ip {
+                Some(ip) => {
+                    ip == own.ip()
+                        || (ip.is_loopback() && own.ip().is_unspecified())
+                        || (ip.is_loopback() && own.ip().is_loopback())
+                }
+                None => host == "localhost" && (own.ip().is_loopback() || own.ip().is_unspecified()),
+            };
+            port == Some(own.port()) && same_host
+        };
+        if let Some(own) = listen.iter().find(|own| is_self(own)) {
+            let problem = format!("names {own}, where modgate itself listens: it would ask itself without end");
+            match chains.origin {
+                Origin::Configured => reading.say(None, &format!("upstreams.{}.url", upstream.name), problem),
+                Origin::GoSettings => {
+                    let problem = format!("GOPROXY {problem}; give the upstreams by --config, or run modgate with another GOPROXY");
+                    reading.findings.borrow_mut().push(Finding { place: Place::GoSettings, key: String::new(), problem });
+                }
+            }
+        }
+    }
+}
+
+/// Where the name of a private module could reach a public upstream.
+fn warn_of_leaks(reading: &Reading, routes: &RouteTable, upstreams: &[Upstream], warnings: &mut Vec<Finding>) {
+    let public = |route: &Route| route.steps.iter().find(|s| !upstreams[s.upstream].private).map(|s| &upstreams[s.upstream].name);
+    let private = |route: &Route| route.steps.iter().any(|s| upstreams[s.upstream].private);
+    let mut warn =
+        |at: usize, problem: String| warnings.push(Finding { place: place(reading), key: format!("routes[{at}]"), problem });
+    for (at, route) in routes.routes().iter().enumerate().filter(|(_, route)| private(route)) {
+        let catch_all = route.patterns.iter().any(Pattern::is_catch_all);
+        if let Some(public) = public(route).filter(|_| !catch_all) {
+            warn(
+                at,
+                format!(
+                    "a private module of this route that its private upstreams do not have is asked of the public upstream {public:?}"
+                ),
+            );
+            continue;
+        }
+        for parent in route.patterns.iter().flat_map(Pattern::parents) {
+            // The go command probes the parents of an import path; a host alone is no module at the well-known ones, and nobody
+            // is told anything by it.
+            let falls_to = routes.routes().iter().find(|r| r.patterns.iter().any(|p| p.covers(&parent)));
+            let leak = falls_to.and_then(|r| public(r)).filter(|_| parent.as_str().contains('/'));
+            if let Some(public) = leak {
+                warn(
+                    at,
+                    format!(
+                        "the go command probes parents of import paths, and \"{parent}\" is asked of the public upstream {public:?}"
+                    ),
+                );
+            }
+        }
+    }
+}

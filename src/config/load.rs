@@ -1,0 +1,104 @@
+//! The layers of a configuration, by figment: built-in defaults, a TOML file, `MODGATE_…` variables.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use figment::providers::{Env, Format, Toml};
+use figment::value::{Dict, Uncased};
+use figment::{Figment, Metadata, Profile, Provider};
+
+use super::read::{Finding, Layer, Place, Reading, key_lines, line_of};
+use super::{ConfigError, DEFAULTS};
+
+/// The largest configuration file that is read, in bytes.
+const MAX_FILE: u64 = 4 << 20;
+
+/// The variable that names the configuration file; it is no key itself.
+pub const CONFIG_VARIABLE: &str = "MODGATE_CONFIG";
+
+/// A layer under a name of its own, by which its values are told apart from the others'.
+struct Named<P>(&'static str, P);
+
+const DEFAULT_LAYER: &str = "defaults";
+const ENVIRONMENT_LAYER: &str = "environment";
+
+impl<P: Provider> Provider for Named<P> {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.0)
+    }
+
+    fn data(&self) -> Result<figment::value::Map<Profile, Dict>, figment::Error> {
+        self.1.data()
+    }
+}
+
+/// Reads the layers into one table.
+pub(super) fn layers(file: Option<&Path>) -> Result<(Reading, Dict), ConfigError> {
+    let mut lines = HashMap::new();
+    let mut figment = Figment::from(Named(DEFAULT_LAYER, Toml::string(DEFAULTS)));
+    if let Some(path) = file {
+        let text = read_file(path)?;
+        let document = toml_edit::Document::parse(text.clone()).map_err(|e| {
+            let line = e.span().map(|span| line_of(&text, span.start));
+            let problem = e.message().lines().collect::<Vec<_>>().join(", ");
+            one(Place::File(path.to_owned(), line), problem)
+        })?;
+        lines = key_lines(&document);
+        figment = figment.merge(Named("file", Toml::string(&text)));
+    }
+    figment = figment.merge(Named(ENVIRONMENT_LAYER, Env::prefixed("MODGATE_").filter(is_key).split("__")));
+    let data = figment.data().map_err(|e| one(Place::Default, e.to_string()))?;
+    let dict = data.get(&Profile::Default).cloned().unwrap_or_default();
+    let layer_of = Box::new(move |tag| match figment.get_metadata(tag).map(|meta| meta.name.as_ref()) {
+        Some(ENVIRONMENT_LAYER) => Layer::Environment,
+        Some(DEFAULT_LAYER) => Layer::Default,
+        _ => Layer::File,
+    });
+    Ok((Reading { file: file.map(Path::to_path_buf), lines, layer_of, findings: RefCell::default() }, dict))
+}
+
+/// Reads the file whole, and says so where it cannot be.
+fn read_file(path: &Path) -> Result<String, ConfigError> {
+    let fail = |why: String| one(Place::File(path.to_owned(), None), why);
+    let meta = std::fs::metadata(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
+    if meta.len() > MAX_FILE {
+        return Err(fail(format!("larger than {MAX_FILE} bytes")));
+    }
+    std::fs::read_to_string(path).map_err(|e| fail(format!("cannot be read: {e}")))
+}
+
+fn one(place: Place, problem: String) -> ConfigError {
+    ConfigError { findings: vec![Finding { place, key: String::new(), problem }] }
+}
+
+/// Which `MODGATE_…` variables are keys. Kubernetes sets some for a service of the name "modgate", which are none.
+fn is_key(name: &figment::value::UncasedStr) -> bool {
+    let name = Uncased::from(name.as_str()).as_str().to_ascii_uppercase();
+    let service_link =
+        name == "PORT" || name.starts_with("PORT_") || name.starts_with("SERVICE_HOST") || name.starts_with("SERVICE_PORT");
+    name != "CONFIG" && !service_link
+}
+
+/// The user's cache directory, as Go's `os.UserCacheDir` has it on this system.
+pub(super) fn user_cache_dir() -> Option<PathBuf> {
+    let var = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    if cfg!(target_os = "macos") {
+        return var("HOME").map(|home| home.join("Library/Caches"));
+    }
+    var("XDG_CACHE_HOME").or_else(|| var("HOME").map(|home| home.join(".cache")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn service_links_are_no_keys() {
+        let key = |name: &str| is_key(name.into());
+        assert!(key("server__listen") && key("UPSTREAMS__PUBLIC__URL"));
+        for link in ["config", "PORT", "PORT_8080_TCP_ADDR", "SERVICE_HOST", "SERVICE_PORT_HTTP"] {
+            assert!(!key(link), "{link}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Layer 8: what modgate is told to do.
+//!
+//! Layers are read by figment ([`load`]): the defaults built in, a TOML file, `MODGATE_…` variables. [`read`] takes the
+//! result apart key by key and keeps every error; [`check`] makes the checked [`Config`] of it, in which nothing dangles. Where
+//! no layer names upstreams or routes, [`go_env`] gives the machine's Go settings.
+//!
+//! The checked form speaks in the settings of the components that it is for; no component sees `Config`.
+
+mod check;
+pub mod go_env;
+pub mod load;
+pub mod read;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::route::RouteTable;
+use crate::{egress, gateway, upstream};
+use read::Finding;
+
+/// The defaults, as the file that documents them.
+pub const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The listeners.
+    pub server: Server,
+    /// The cache.
+    pub cache: Cache,
+    /// How the gateway keeps what it fetched.
+    pub gateway: gateway::Settings,
+    /// The upstreams; routes name them by their place here.
+    pub upstreams: Vec<Upstream>,
+    /// The routes.
+    pub routes: RouteTable,
+    /// Logging.
+    pub log: Log,
+    /// What is allowed but worth a word.
+    pub warnings: Vec<Finding>,
+    /// Where upstreams and routes come from, for the line at start.
+    pub origin: Origin,
+}
+
+/// Where the upstreams come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A configuration.
+    Configured,
+    /// The machine's Go settings.
+    GoSettings,
+}
+
+/// Listeners and threads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Where the go command asks.
+    pub listen: Vec<SocketAddr>,
+    /// Where health and explanations are asked for; none where it is switched off.
+    pub admin: Vec<SocketAddr>,
+    /// Threads that serve; `None` is one a core.
+    pub workers: Option<usize>,
+    /// How long a stop waits for answers under way.
+    pub shutdown_grace: Duration,
+}
+
+/// The cache's bounds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cache {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// The most bytes on disk.
+    pub max_size: Option<u64>,
+    /// The most bytes of small answers in memory.
+    pub memory: u64,
+}
+
+/// One upstream.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Its name, which is its folder's in the cache too.
+    pub name: String,
+    /// Whether it is the company's own.
+    pub private: bool,
+    /// What it is.
+    pub kind: UpstreamKind,
+}
+
+/// What an upstream is.
+#[derive(Debug, Clone)]
+pub enum UpstreamKind {
+    /// A server of the module proxy protocol, and the way out to it.
+    GoProxy(upstream::goproxy::Settings, egress::Policy),
+    /// A directory in the layout of the module cache's download folder, and how long a look into it may take.
+    Directory(PathBuf, Duration),
+}
+
+/// Logging.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// A level or filter, as `tracing-subscriber` reads it.
+    pub filter: String,
+    /// Whether lines are JSON.
+    pub json: bool,
+}
+
+/// All that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    /// One entry a mistake; never empty.
+    pub findings: Vec<Finding>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, finding) in self.findings.iter().enumerate() {
+            if n > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{finding}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Reads and checks the configuration: a file, or none.
+    ///
+    /// # Errors
+    /// Every mistake in it, with file, line and key.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let (reading, dict) = load::layers(file)?;
+        check::check(&reading, dict)
+    }
+}

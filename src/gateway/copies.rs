@@ -1,0 +1,225 @@
+//! What changes: lists, `@latest` and queries, of which every upstream has a copy with an age of its own.
+//!
+//! A fresh copy is used as it is; an older one is used while it is being refreshed; a very old one is refreshed first and used
+//! only if that fails. So a list does not lose versions because a mirror had a bad minute.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+
+use super::answer::Lifetime;
+use super::chain::stored;
+use super::flight::Pilot;
+use super::freshness::{Age, Freshness, judge};
+use super::trail::{Attempt, CacheStatus, Trail, Verdict};
+use super::{Gateway, GatewayError, landed};
+use crate::base::Call;
+use crate::module::Ask;
+use crate::route::{FailureClass, Plan};
+use crate::store::Folder;
+use crate::upstream::{Failure, MAX_LIST, UpstreamError};
+
+/// What asking an upstream anew brought.
+pub(super) type Copied = Result<Bytes, UpstreamError>;
+
+/// One upstream's copy, as it is to be used.
+struct Copy {
+    /// Its bytes, or why there are none.
+    result: Result<Bytes, UpstreamError>,
+    attempt: Attempt,
+    lifetime: Lifetime,
+}
+
+/// The copies of a plan's upstreams.
+pub(super) struct Gathered {
+    /// Those that there are, in the plan's order.
+    pub(super) copies: Vec<Bytes>,
+    /// Upstreams that failed and have no copy. One that says it does not have it is not missing.
+    pub(super) missing: Vec<Arc<str>>,
+    pub(super) lifetime: Lifetime,
+}
+
+impl Gateway {
+    /// The copies of all upstreams of the plan, asked side by side.
+    pub(super) async fn gather(
+        self: &Arc<Self>,
+        plan: &Plan,
+        ask: &Ask,
+        call: &Call,
+        trail: &mut Trail,
+    ) -> Result<Gathered, GatewayError> {
+        let members: Vec<usize> = plan.route.steps.iter().map(|s| s.upstream).collect();
+        let on_disk = self.read_copies(&members, ask).await;
+        let asked = members.iter().zip(on_disk).map(|(member, copy)| self.copy(*member, ask, copy, call));
+        let mut gathered = Gathered { copies: Vec::new(), missing: Vec::new(), lifetime: Lifetime::Immutable };
+        let mut status = CacheStatus::Hit;
+        for copy in join_all(asked).await {
+            let copy = copy?;
+            status = worse(status, &copy.attempt.verdict);
+            match copy.result {
+                Ok(bytes) => gathered.copies.push(bytes),
+                Err(e) if e.failure.class() == FailureClass::Absent => {}
+                Err(_) => gathered.missing.push(Arc::clone(&copy.attempt.upstream)),
+            }
+            gathered.lifetime = super::shorter(gathered.lifetime, copy.lifetime);
+            trail.attempts.push(copy.attempt);
+        }
+        trail.cache = status;
+        Ok(gathered)
+    }
+
+    /// The first upstream's copy that there is, by the route's fallback rule.
+    pub(super) async fn first_copy(
+        self: &Arc<Self>,
+        plan: &Plan,
+        ask: &Ask,
+        call: &Call,
+        trail: &mut Trail,
+    ) -> Result<(Bytes, Lifetime), GatewayError> {
+        let before = trail.attempts.len();
+        let mut cached_only_miss = false;
+        trail.cache = CacheStatus::Hit;
+        for step in &plan.route.steps {
+            let on_disk = self.read_copies(&[step.upstream], ask).await.pop().flatten();
+            let copy = self.copy(step.upstream, ask, on_disk, call).await?;
+            trail.cache = worse(trail.cache, &copy.attempt.verdict);
+            cached_only_miss |= matches!(copy.attempt.verdict, Verdict::NotCached);
+            let name = Arc::clone(&copy.attempt.upstream);
+            trail.attempts.push(copy.attempt);
+            match copy.result {
+                Ok(bytes) => {
+                    trail.upstream = Some(name);
+                    // The next step's turn might come again, so an answer from further down lives no longer than absences do.
+                    let lifetime = if trail.attempts.len() > before + 1 {
+                        super::shorter(copy.lifetime, Lifetime::For(self.settings.not_found_ttl))
+                    } else {
+                        copy.lifetime
+                    };
+                    return Ok((bytes, lifetime));
+                }
+                Err(e) if plan.route.goes_on(step, e.failure.class()) => {}
+                Err(_) => break,
+            }
+        }
+        Err(if cached_only_miss { GatewayError::NotCached } else { GatewayError::chain(&trail.attempts[before..]) })
+    }
+
+    async fn read_copies(&self, members: &[usize], ask: &Ask) -> Vec<Option<(Bytes, SystemTime)>> {
+        let folders: Vec<Folder> = members.iter().map(|m| self.members[*m].folder.clone()).collect();
+        let (ask, count) = (ask.clone(), folders.len());
+        let read = tokio::task::spawn_blocking(move || {
+            // A directory upstream has no copies beside itself; it is asked each time.
+            let read = |folder: &Folder| if folder.is_writable() { folder.read(&ask, MAX_LIST) } else { Ok(None) };
+            folders
+                .iter()
+                .map(|folder| {
+                    read(folder).unwrap_or_else(|e| {
+                        tracing::warn!(error = %e, "a copy cannot be used and is fetched again");
+                        None
+                    })
+                })
+                .collect::<Vec<_>>()
+        });
+        read.await.unwrap_or_else(|_| vec![None; count])
+    }
+
+    /// Decides how one upstream's copy is used, and asks the upstream where that is needed.
+    async fn copy(
+        self: &Arc<Self>,
+        member: usize,
+        ask: &Ask,
+        on_disk: Option<(Bytes, SystemTime)>,
+        call: &Call,
+    ) -> Result<Copy, GatewayError> {
+        let started = Instant::now();
+        let made = |result, verdict, lifetime| {
+            let upstream = Arc::clone(&self.members[member].name);
+            Copy { result, attempt: Attempt { upstream, verdict, elapsed: started.elapsed() }, lifetime }
+        };
+        let ttl = self.settings.list_ttl;
+        let age = on_disk.as_ref().map(|(_, modified)| Age::of(*modified));
+        let years = age.map_or(Duration::ZERO, Age::duration);
+        let directory = !self.members[member].folder.is_writable();
+        match (judge(age, ttl), on_disk) {
+            (Freshness::Fresh(rest), Some((bytes, _))) => return Ok(made(Ok(bytes), Verdict::Fresh(years), Lifetime::For(rest))),
+            (_, Some((bytes, _))) if call.cached_only => {
+                return Ok(made(Ok(bytes), Verdict::Stale(years, None), Lifetime::Passing));
+            }
+            (_, None) if call.cached_only && !directory => {
+                let absent = Failure::Absent(None).into();
+                return Ok(made(Err(absent), Verdict::NotCached, Lifetime::Passing));
+            }
+            (Freshness::Stale, Some((bytes, _))) => {
+                // A flight that cannot start now is started by the next request.
+                let _ = self.refresh(member, ask, call);
+                return Ok(made(Ok(bytes), Verdict::Stale(years, None), Lifetime::Passing));
+            }
+            (_, copy) => {
+                if let Some(e) = self.remembered_absence(member, ask) {
+                    let lifetime = Lifetime::For(self.settings.not_found_ttl);
+                    return Ok(made(Err(e.clone()), Verdict::Remembered(e), lifetime));
+                }
+                let asked = landed(self.refresh(member, ask, call)).await?;
+                Ok(match (asked, copy) {
+                    (Ok(bytes), _) => made(Ok(bytes), Verdict::Fetched, Lifetime::For(ttl)),
+                    (Err(e), _) if e.failure.class() == FailureClass::Absent => {
+                        made(Err(e.clone()), Verdict::Failed(e), Lifetime::For(self.settings.not_found_ttl))
+                    }
+                    (Err(e), Some((bytes, _))) => made(Ok(bytes), Verdict::Stale(years, Some(e)), Lifetime::Passing),
+                    (Err(e), None) => made(Err(e.clone()), Verdict::Failed(e), Lifetime::Passing),
+                })
+            }
+        }
+    }
+
+    /// Joins or starts the flight that asks an upstream anew.
+    fn refresh(
+        self: &Arc<Self>,
+        member: usize,
+        ask: &Ask,
+        call: &Call,
+    ) -> Result<tokio::sync::watch::Receiver<Option<Copied>>, super::FlightError> {
+        self.refreshes.board((member, ask.clone()), |pilot| {
+            let (this, ask, call) = (Arc::clone(self), ask.clone(), call.clone());
+            self.runtime.spawn(async move { this.ask_anew(member, ask, call, pilot).await });
+        })
+    }
+
+    async fn ask_anew(self: Arc<Self>, member: usize, ask: Ask, call: Call, pilot: Pilot<(usize, Ask), Copied>) {
+        let upstream = &self.members[member].upstream;
+        let result = match &ask {
+            Ask::List(module) => upstream.list(module, &call).await.map(|list| Bytes::from(list.render_all())),
+            Ask::Latest(module) => upstream.latest(module, &call).await.map(|info| info.json),
+            Ask::Query(module, query) => upstream.info(module, query, &call).await.map(|info| info.json),
+            Ask::Info(_) | Ask::GoMod(_) | Ask::Zip(_) => Err(UpstreamError::corrupt("not a question whose answer changes")),
+        };
+        if let Err(e) = &result {
+            match e.failure.class() {
+                FailureClass::Absent => self.remember_absence(member, &ask, e),
+                FailureClass::Corrupt => {
+                    tracing::error!(upstream = %self.members[member].name, %ask, error = %e, "an upstream sent a corrupt answer");
+                }
+                _ => tracing::debug!(upstream = %self.members[member].name, %ask, error = %e, "an upstream failed"),
+            }
+        }
+        pilot.land(result.clone());
+        let folder = self.members[member].folder.clone();
+        if let (Ok(bytes), true) = (result, folder.is_writable()) {
+            let keep = move || match folder.read(&ask, MAX_LIST) {
+                Ok(Some((same, _))) if same == bytes => folder.confirm(&ask),
+                _ => folder.keep(&ask, &bytes),
+            };
+            stored(tokio::task::spawn_blocking(keep).await);
+        }
+    }
+}
+
+fn worse(so_far: CacheStatus, verdict: &Verdict) -> CacheStatus {
+    match (so_far, verdict) {
+        (CacheStatus::Miss, _) | (_, Verdict::Fetched | Verdict::Failed(_) | Verdict::NotCached) => CacheStatus::Miss,
+        (CacheStatus::Stale, _) | (_, Verdict::Stale(..)) => CacheStatus::Stale,
+        (other, Verdict::Fresh(_) | Verdict::Remembered(_)) => other,
+    }
+}

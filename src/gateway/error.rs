@@ -1,0 +1,111 @@
+//! Why there is no answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::trail::Attempt;
+use crate::upstream::Failure;
+
+/// Why there is no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum GatewayError {
+    /// No route matches the path.
+    #[error("no route matches this module path")]
+    NoRoute,
+    /// The route that matches has no upstreams.
+    #[error("no upstream serves this module path")]
+    NoUpstream,
+    /// The request asks the cache alone, and the cache does not have it.
+    #[error("not in the cache, and this request does not allow fetching")]
+    NotCached,
+    /// The chain brought nothing.
+    #[error("{}", .0.summary())]
+    Chain(ChainVerdict, Option<Duration>),
+    /// Some upstream's list is missing, and the route does not want an incomplete one.
+    #[error("the version list would be incomplete without: {}", names(.0))]
+    Partial(Vec<Arc<str>>),
+    /// Too many fetches are under way.
+    #[error("too many fetches under way; what is cached is still served")]
+    Overloaded,
+    /// Something of modgate's own broke; the log says what.
+    #[error("internal error; the log of modgate has more")]
+    Internal,
+}
+
+fn names(list: &[Arc<str>]) -> String {
+    list.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")
+}
+
+/// What a chain that brought nothing comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChainVerdict {
+    /// Whoever was asked said, itself, that it does not have it.
+    Absent,
+    /// All that was wrong were time limits.
+    TimedOut,
+    /// Some upstream failed.
+    Failed,
+}
+
+impl ChainVerdict {
+    fn summary(self) -> &'static str {
+        match self {
+            Self::Absent => "not found",
+            Self::TimedOut => "no upstream answered in time",
+            Self::Failed => "no upstream could answer",
+        }
+    }
+
+    /// The verdict over a chain's attempts. An outage is never an absence, whatever the others said.
+    pub fn over(attempts: &[Attempt]) -> Self {
+        let mut verdict = Self::Absent;
+        for failure in attempts.iter().filter_map(|a| a.verdict.failure()).map(|e| &e.failure) {
+            match failure {
+                Failure::Absent(_) => {}
+                f if f.is_timeout() && verdict != Self::Failed => verdict = Self::TimedOut,
+                _ => verdict = Self::Failed,
+            }
+        }
+        verdict
+    }
+}
+
+impl GatewayError {
+    pub(super) fn chain(attempts: &[Attempt]) -> Self {
+        let retry_after = attempts.iter().filter_map(|a| a.verdict.failure()).find_map(|e| match e.failure {
+            Failure::Busy { retry_after, .. } => retry_after,
+            _ => None,
+        });
+        Self::Chain(ChainVerdict::over(attempts), retry_after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::egress::{EgressError, Wait};
+    use crate::gateway::Verdict;
+    use crate::upstream::Outage;
+
+    #[test]
+    fn an_outage_is_never_an_absence() {
+        let absent = || Failure::Absent(Some(404));
+        let timeout = || Failure::Outage(Outage::Network(EgressError::Timeout(Wait::FirstByte)));
+        let table = [
+            (vec![absent(), absent()], ChainVerdict::Absent),
+            (vec![absent(), Failure::Outage(Outage::Status(500))], ChainVerdict::Failed),
+            (vec![timeout(), absent()], ChainVerdict::TimedOut),
+            (vec![timeout(), Failure::Denied(403)], ChainVerdict::Failed),
+            (vec![Failure::Denied(403), timeout()], ChainVerdict::Failed),
+            (vec![Failure::Corrupt("x".into())], ChainVerdict::Failed),
+            (vec![Failure::Busy { status: 429, retry_after: None }], ChainVerdict::Failed),
+        ];
+        for (failures, wanted) in table {
+            let attempts: Vec<Attempt> = failures
+                .into_iter()
+                .map(|f| Attempt { upstream: "u".into(), verdict: Verdict::Failed(f.into()), elapsed: Duration::ZERO })
+                .collect();
+            assert_eq!(ChainVerdict::over(&attempts), wanted, "{attempts:?}");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Layer 2: which upstreams a module path may be asked of, and why.
+//!
+//! Routes stand in order, and the first whose patterns match wins. A plan is a pure function of the path and the table: it
+//! says the rule that matched, so that logs and `explain` can say it too, and it names upstreams by their place in the
+//! table of upstreams.
+
+use std::sync::Arc;
+
+use crate::module::{ModulePath, Pattern};
+
+/// How an upstream failed, as fallback rules speak of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailureClass {
+    /// It says that it does not have it: 404, 410, or what the upstream's `absent` adds.
+    Absent,
+    /// It refuses the caller: 401, 403.
+    Denied,
+    /// It has no time now: 429.
+    Busy,
+    /// It did not answer as a working server would: refused, timed out, TLS, 5xx, cut off.
+    Outage,
+    /// It answered with something that cannot be right.
+    Corrupt,
+}
+
+impl FailureClass {
+    /// The class's name in configurations, logs and error bodies.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Denied => "denied",
+            Self::Busy => "busy",
+            Self::Outage => "outage",
+            Self::Corrupt => "corrupt",
+        }
+    }
+
+    /// Reads a class's name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Absent, Self::Denied, Self::Busy, Self::Outage, Self::Corrupt].into_iter().find(|c| c.name() == name)
+    }
+}
+
+/// After which failures the next upstream of a chain is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fallback {
+    /// `"not-found"`, GOPROXY's comma: after absent.
+    NotFound,
+    /// `"any-error"`, GOPROXY's bar: after any failure.
+    AnyError,
+    /// A list of classes.
+    Classes(Vec<FailureClass>),
+}
+
+impl Fallback {
+    /// Whether the chain goes on after such a failure. A corrupt answer never ends a chain: the next upstream may have a
+    /// good one.
+    pub fn goes_on_after(&self, class: FailureClass) -> bool {
+        class == FailureClass::Corrupt
+            || match self {
+                Self::NotFound => class == FailureClass::Absent,
+                Self::AnyError => true,
+                Self::Classes(classes) => classes.contains(&class),
+            }
+    }
+}
+
+/// How `@v/list` is answered from a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListMode {
+    /// The union over the chain.
+    Merge,
+    /// The first upstream that answers.
+    First,
+}
+
+/// What becomes of a merged list when an upstream failed and there is no earlier copy of its list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartialRule {
+    /// Answer with what the others list, marked `Modgate-Partial`.
+    Serve,
+    /// Answer 502.
+    Fail,
+}
+
+/// One step of a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// The upstream's place in the table of upstreams.
+    pub upstream: usize,
+    /// Whether the chain goes on from here after failures of this kind; `None` takes the route's rule. GOPROXY lists have a
+    /// separator of their own after each upstream.
+    pub goes_on: Option<GoesOn>,
+}
+
+/// GOPROXY's two separators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GoesOn {
+    /// `,`
+    NotFound,
+    /// `|`
+    AnyError,
+}
+
+/// One `[[routes]]` entry, checked.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The patterns that lead here.
+    pub patterns: Vec<Pattern>,
+    /// The upstreams in order. Empty where a path is to be answered by nobody.
+    pub steps: Vec<Step>,
+    /// When the next one is asked.
+    pub fallback: Fallback,
+    /// How lists are made.
+    pub list: ListMode,
+    /// What an incomplete list becomes.
+    pub partial: PartialRule,
+}
+
+impl Route {
+    /// Whether the chain goes on after the step failed in such a way.
+    pub fn goes_on(&self, step: &Step, class: FailureClass) -> bool {
+        match step.goes_on {
+            Some(GoesOn::NotFound) => Fallback::NotFound.goes_on_after(class),
+            Some(GoesOn::AnyError) => Fallback::AnyError.goes_on_after(class),
+            None => self.fallback.goes_on_after(class),
+        }
+    }
+
+    /// The patterns as they were written, joined by commas.
+    pub fn pattern_text(&self) -> String {
+        self.patterns.iter().map(Pattern::as_str).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// All routes, in order.
+#[derive(Debug, Clone, Default)]
+pub struct RouteTable {
+    routes: Vec<Arc<Route>>,
+}
+
+/// What is to be done for a path.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The route's place in the configuration, from 0; the flight of a fetch carries it.
+    pub index: usize,
+    /// The route.
+    pub route: Arc<Route>,
+    /// Which of its patterns matched.
+    pub pattern: usize,
+}
+
+impl Plan {
+    /// The rule that matched, for logs and `explain`: `routes[0] "github.com/acme"`.
+    pub fn rule(&self) -> String {
+        let pattern = self.route.patterns.get(self.pattern).map_or("", Pattern::as_str);
+        format!("routes[{}] {pattern:?}", self.index)
+    }
+}
+
+impl RouteTable {
+    /// A table of routes in order.
+    pub fn new(routes: Vec<Route>) -> Self {
+        Self { routes: routes.into_iter().map(Arc::new).collect() }
+    }
+
+    /// The first route that matches the path; `None` where none does.
+    pub fn plan(&self, module: &ModulePath) -> Option<Plan> {
+        self.routes.iter().enumerate().find_map(|(index, route)| {
+            let pattern = route.patterns.iter().position(|p| p.matches(module.as_str()))?;
+            Some(Plan { index, route: Arc::clone(route), pattern })
+        })
+    }
+
+    /// The routes in order.
+    pub fn routes(&self) -> &[Arc<Route>] {
+        &self.routes
+    }
+
+    /// The places of patterns that can never match, because an earlier route matches all that they match:
+    /// `(route, pattern, earlier route)`.
+    pub fn shadowed(&self) -> Vec<(usize, usize, usize)> {
+        let mut found = Vec::new();
+        for (at, route) in self.routes.iter().enumerate() {
+            for (p, pattern) in route.patterns.iter().enumerate() {
+                let by = self.routes[..at].iter().position(|r| r.patterns.iter().any(|earlier| earlier.covers(pattern)));
+                found.extend(by.map(|by| (at, p, by)));
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(patterns: &str) -> Route {
+        Route {
+            patterns: Pattern::parse_list(patterns).expect("patterns"),
+            steps: Vec::new(),
+            fallback: Fallback::NotFound,
+            list: ListMode::Merge,
+            partial: PartialRule::Serve,
+        }
+    }
+
+    #[test]
+    fn the_first_match_wins_on_the_decoded_path() {
+        let table = RouteTable::new(vec![route("github.com/Acme,*.corp.example"), route("github.com"), route("*")]);
+        let planned = |path: &str| table.plan(&ModulePath::parse(path).expect("path")).map(|p| (p.index, p.pattern));
+        assert_eq!(planned("github.com/Acme/tool"), Some((0, 0)));
+        assert_eq!(planned("git.corp.example/x"), Some((0, 1)));
+        assert_eq!(planned("github.com/acme/tool"), Some((1, 0)));
+        assert_eq!(planned("golang.org/x/mod"), Some((2, 0)));
+    }
+
+    #[test]
+    fn shadowed_patterns_are_found() {
+        let table =
+            RouteTable::new(vec![route("github.com"), route("golang.org,github.com/acme"), route("*"), route("corp.example")]);
+        assert_eq!(table.shadowed(), [(1, 1, 0), (3, 0, 2)]);
+    }
+
+    #[test]
+    fn fallback_by_class() {
+        use FailureClass::{Absent, Busy, Corrupt, Denied, Outage};
+        let table = [
+            (Fallback::NotFound, [true, false, false, false, true]),
+            (Fallback::AnyError, [true; 5]),
+            (Fallback::Classes(vec![Absent, Outage]), [true, false, false, true, true]),
+            (Fallback::Classes(vec![]), [false, false, false, false, true]),
+        ];
+        for (fallback, wanted) in table {
+            assert_eq!([Absent, Denied, Busy, Outage, Corrupt].map(|c| fallback.goes_on_after(c)), wanted, "{fallback:?}");
+        }
+    }
+}

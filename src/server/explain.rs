@@ -1,0 +1,147 @@
+//! Why modgate answers as it does: the decision records of the questions that the go command asks about a module, or about
+//! one version of it, with the status that a client would get.
+//!
+//! The questions are really asked, so an explanation may fetch, and what it fetches is kept like any other answer.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::error::status;
+use crate::base::Call;
+use crate::base::units::show_elapsed;
+use crate::gateway::{Content, Gateway, Outcome};
+use crate::module::{Ask, Malformed, ModulePath, ModuleVersion, Query, Version};
+use crate::store::Progress;
+
+/// An explanation.
+#[derive(Debug, Clone, Serialize)]
+pub struct Explanation {
+    /// The module, with the version or query where one was given.
+    pub asked: String,
+    /// The rule that matched, or why there is none.
+    pub route: String,
+    /// The upstreams of that rule, in order.
+    pub chain: Vec<String>,
+    /// One entry a question.
+    pub questions: Vec<Question>,
+}
+
+/// What came of one question.
+#[derive(Debug, Clone, Serialize)]
+pub struct Question {
+    /// The question, decoded.
+    pub question: String,
+    /// What the cache had: hit, stale or miss.
+    pub cache: &'static str,
+    /// The upstream whose answer it is.
+    pub upstream: Option<String>,
+    /// Each upstream that was considered.
+    pub attempts: Vec<Tried>,
+    /// The status that a client gets.
+    pub status: u16,
+    /// What went wrong, or what was found.
+    pub outcome: String,
+}
+
+/// One upstream that was considered.
+#[derive(Debug, Clone, Serialize)]
+pub struct Tried {
+    /// Its name.
+    pub upstream: String,
+    /// What it said.
+    pub verdict: String,
+    /// How long it took.
+    pub took: String,
+}
+
+/// Explains `MODULE` or `MODULE@VERSION`, where the version may be a query.
+///
+/// # Errors
+/// A module path or version that is malformed.
+pub async fn explain(gateway: &Arc<Gateway>, asked: &str) -> Result<Explanation, Malformed> {
+    let asks = questions(asked)?;
+    let call = Call::new();
+    let plan = asks.first().and_then(|ask| gateway.routes().plan(ask.module()));
+    let chain = plan.iter().flat_map(|p| &p.route.steps).map(|s| gateway.members()[s.upstream].name.to_string()).collect();
+    let mut questions = Vec::new();
+    for ask in &asks {
+        let outcome = gateway.answer(ask, &call).await;
+        questions.push(question(ask, outcome).await);
+    }
+    let route = plan.map_or_else(|| "no route matches".to_owned(), |plan| plan.rule());
+    Ok(Explanation { asked: asked.to_owned(), route, chain, questions })
+}
+
+fn questions(asked: &str) -> Result<Vec<Ask>, Malformed> {
+    let Some((module, version)) = asked.split_once('@') else {
+        let module = ModulePath::parse(asked)?;
+        return Ok(vec![Ask::List(module.clone()), Ask::Latest(module)]);
+    };
+    let module = ModulePath::parse(module)?;
+    let exact = Version::parse(version).ok().and_then(|v| ModuleVersion::new(module.clone(), v).ok());
+    Ok(match exact {
+        Some(v) => vec![Ask::Info(v.clone()), Ask::GoMod(v.clone()), Ask::Zip(v)],
+        None if version == "latest" => vec![Ask::Latest(module)],
+        None => vec![Ask::Query(module, Query::parse(version)?)],
+    })
+}
+
+async fn question(ask: &Ask, outcome: Outcome) -> Question {
+    let Outcome { result, trail } = outcome;
+    let (status, text) = match result {
+        Ok(answer) => (200, found(answer.content).await),
+        Err(e) => (status(&e).as_u16(), e.to_string()),
+    };
+    let attempts = trail.attempts.iter().map(|a| Tried {
+        upstream: a.upstream.to_string(),
+        verdict: a.verdict.to_string(),
+        took: show_elapsed(a.elapsed),
+    });
+    Question {
+        question: ask.to_string(),
+        cache: trail.cache.name(),
+        upstream: trail.upstream.as_ref().map(ToString::to_string),
+        attempts: attempts.collect(),
+        status,
+        outcome: text,
+    }
+}
+
+/// What was found, in a line; a zip that is still arriving is waited for.
+async fn found(content: Content) -> String {
+    match content {
+        Content::Bytes(bytes) => match std::str::from_utf8(&bytes) {
+            Ok(text) if text.len() <= 200 && !text.trim().is_empty() => text.split_whitespace().collect::<Vec<_>>().join(" "),
+            _ => format!("{} bytes", bytes.len()),
+        },
+        Content::File { length, .. } => format!("{length} bytes"),
+        Content::Growing { mut reader, .. } => {
+            let ended = reader.progress.wait_for(|p| !matches!(p, Progress::Growing(_))).await.map(|p| p.clone());
+            match ended {
+                Ok(Progress::Whole(length)) => format!("{length} bytes"),
+                Ok(Progress::Failed(reason)) => format!("broken off: {reason}"),
+                Ok(Progress::Growing(_)) | Err(_) => "broken off".to_owned(),
+            }
+        }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.asked)?;
+        writeln!(f, "  route  {}", self.route)?;
+        writeln!(f, "  chain  {}", if self.chain.is_empty() { "(nobody)".to_owned() } else { self.chain.join(" -> ") })?;
+        for q in &self.questions {
+            writeln!(f, "\n  {}", q.question)?;
+            let from = q.upstream.as_ref().map(|u| format!(", from {u}")).unwrap_or_default();
+            writeln!(f, "    cache   {}{from}", q.cache)?;
+            for a in &q.attempts {
+                writeln!(f, "    asked   {}: {} ({})", a.upstream, a.verdict, a.took)?;
+            }
+            writeln!(f, "    status  {}  {}", q.status, q.outcome)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,280 @@
+//! The disk cache: atomic files in the module cache's download layout.
+//!
+//! Writes go to a temporary file of this process, are synced, and get their name by rename; a crash at any moment leaves
+//! whole files or none. The temporary folder is locked while its process lives; at start, folders that nobody holds a lock
+//! on are swept. All functions here block and belong on a blocking thread.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use super::spool::TempPath;
+use super::{Spool, StoreError};
+use crate::module::Ask;
+
+/// The folder of temporary files, beside the upstreams' folders. No upstream's name starts with a dot.
+pub(crate) const TEMP: &str = ".tmp";
+/// A file's time of last use is renewed when it is older than this.
+const TOUCH_AFTER: Duration = Duration::from_secs(3600);
+
+/// The whole cache of one process.
+#[derive(Debug)]
+pub struct DiskStore {
+    root: PathBuf,
+    temp: PathBuf,
+    /// Held for the life of the process; its lock tells others that the temporary folder is in use.
+    _lock: File,
+    next: AtomicU64,
+    used: AtomicU64,
+}
+
+impl DiskStore {
+    /// Opens the cache below `root`, makes what is missing, and sweeps what dead processes left.
+    ///
+    /// # Errors
+    /// What could not be made or written, by name.
+    pub fn open(root: &Path) -> Result<Arc<Self>, StoreError> {
+        let temps = root.join(TEMP);
+        fs::create_dir_all(&temps).map_err(|e| StoreError::new("make the cache folder", &temps, e))?;
+        sweep(&temps);
+        let mut last = None;
+        for attempt in 0..100_u32 {
+            let temp = temps.join(format!("{}-{attempt}", std::process::id()));
+            match fs::create_dir(&temp) {
+                Ok(()) => {
+                    let lock = temp.join("lock");
+                    let file = File::create_new(&lock).map_err(|e| StoreError::new("write in the cache folder", &lock, e))?;
+                    file.try_lock().map_err(|e| StoreError::new("lock", &lock, e.into()))?;
+                    return Ok(Arc::new(Self {
+                        root: root.to_owned(),
+                        temp,
+                        _lock: file,
+                        next: AtomicU64::new(0),
+                        used: AtomicU64::new(0),
+                    }));
+                }
+                Err(e) => last = Some(StoreError::new("make the folder of temporary files", &temp, e)),
+            }
+        }
+        Err(last
+            .unwrap_or_else(|| StoreError::new("make the folder of temporary files", &temps, io::ErrorKind::AlreadyExists.into())))
+    }
+
+    /// The cache's folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of one upstream.
+    pub fn folder(self: &Arc<Self>, upstream: &str) -> Folder {
+        Folder { root: self.root.join(upstream), store: Some(Arc::clone(self)) }
+    }
+
+    /// A new, empty temporary file for a body that is to come.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn spool(&self) -> Result<Spool, StoreError> {
+        let (file, path) = self.temp_file()?;
+        Ok(Spool::new(file, path))
+    }
+
+    fn temp_file(&self) -> Result<(File, TempPath), StoreError> {
+        let path = self.temp.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(|e| StoreError::new("make the temporary file", &path, e))?;
+        Ok((file, TempPath::new(path)))
+    }
+
+    /// The bytes in the cache, as far as counted: the last full count and what was added since.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Takes the result of a full count.
+    pub fn counted(&self, bytes: u64) {
+        self.used.store(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for DiskStore {
+    fn drop(&mut self) {
+        // What stays (a file still being read, a full disk) is swept at the next start.
+        let _ = fs::remove_dir_all(&self.temp);
+    }
+}
+
+/// Removes the temporary folders of processes that are gone. Failures are left for the next start.
+fn sweep(temps: &Path) {
+    let Ok(entries) = fs::read_dir(temps) else { return };
+    for folder in entries.flatten().map(|e| e.path()) {
+        // A folder without a lock file is being made this moment, or was left by a crash in that moment.
+        let abandoned = match File::open(folder.join("lock")) {
+            Ok(lock) => lock.try_lock().is_ok(),
+            Err(_) => older_than(&folder, Duration::from_secs(60)),
+        };
+        if abandoned && let Err(e) = fs::remove_dir_all(&folder) {
+            tracing::warn!(folder = %folder.display(), error = %e, "a leftover temporary folder could not be removed");
+        }
+    }
+}
+
+fn older_than(path: &Path, age: Duration) -> bool {
+    fs::metadata(path).and_then(|m| m.modified()).is_ok_and(|t| t.elapsed().is_ok_and(|e| e > age))
+}
+
+/// One upstream's files. A folder of a directory upstream is only read.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    root: PathBuf,
+    store: Option<Arc<DiskStore>>,
+}
+
+/// A file that was found.
+#[derive(Debug)]
+pub struct Stored {
+    /// Opened for reading.
+    pub file: File,
+    /// Its length in bytes.
+    pub length: u64,
+    /// When it was written.
+    pub modified: SystemTime,
+}
+
+impl Folder {
+    /// A folder that nothing is ever written to.
+    pub fn read_only(root: &Path) -> Self {
+        Self { root: root.to_owned(), store: None }
+    }
+
+    /// Whether answers can be kept in it.
+    pub fn is_writable(&self) -> bool {
+        self.store.is_some()
+    }
+
+    fn path(&self, ask: &Ask) -> PathBuf {
+        self.root.join(ask.path())
+    }
+
+    /// Opens the file that answers `ask`; `None` where there is none.
+    ///
+    /// # Errors
+    /// What the disk says, other than that there is no such file.
+    pub fn open(&self, ask: &Ask) -> Result<Option<Stored>, StoreError> {
+        let path = self.path(ask);
+        let wrap = |e| StoreError::new("open", &path, e);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if is_missing(&e) => return Ok(None),
+            Err(e) => return Err(wrap(e)),
+        };
+        let meta = file.metadata().map_err(wrap)?;
+        if !meta.is_file() {
+            return Ok(None);
+        }
+        let modified = meta.modified().map_err(wrap)?;
+        if self.is_writable() && meta.accessed().is_ok_and(|t| t.elapsed().is_ok_and(|e| e > TOUCH_AFTER)) {
+            touch(&file);
+        }
+        Ok(Some(Stored { file, length: meta.len(), modified }))
+    }
+
+    /// Whether there is such a file.
+    pub fn has(&self, ask: &Ask) -> bool {
+        fs::metadata(self.path(ask)).is_ok_and(|m| m.is_file())
+    }
+
+    /// Reads a small file whole; `None` where there is none.
+    ///
+    /// # Errors
+    /// What the disk says, and a file larger than `limit`.
+    pub fn read(&self, ask: &Ask, limit: u64) -> Result<Option<(Bytes, SystemTime)>, StoreError> {
+        let Some(stored) = self.open(ask)? else { return Ok(None) };
+        let mut bytes = Vec::with_capacity(usize::try_from(stored.length.min(limit)).unwrap_or(0));
+        let read = stored.file.take(limit + 1).read_to_end(&mut bytes);
+        let wrap = |e| StoreError::new("read", &self.path(ask), e);
+        read.map_err(wrap)?;
+        if bytes.len() as u64 > limit {
+            return Err(wrap(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes"))));
+        }
+        Ok(Some((bytes.into(), stored.modified)))
+    }
+
+    /// Keeps a small answer.
+    ///
+    /// # Errors
+    /// What the disk says; nothing is visible then.
+    pub fn keep(&self, ask: &Ask, bytes: &Bytes) -> Result<(), StoreError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let mut spool = store.spool()?;
+        let path = self.path(ask);
+        spool.append(std::slice::from_ref(bytes)).map_err(|e| StoreError::new("write the temporary file for", &path, e))?;
+        self.commit(ask, spool)
+    }
+
+    /// Gives a finished spool its name. Its readers are not disturbed.
+    ///
+    /// # Errors
+    /// What the disk says; nothing is visible then.
+    pub fn commit(&self, ask: &Ask, spool: Spool) -> Result<(), StoreError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let path = self.path(ask);
+        let wrap = |e| StoreError::new("keep", &path, e);
+        let written = spool.written();
+        let (file, temp) = spool.into_parts();
+        file.sync_data().map_err(wrap)?;
+        // A refreshed list takes the place of the one before.
+        let before = fs::metadata(&path).map_or(0, |m| m.len());
+        let parent = path.parent().unwrap_or(&self.root);
+        for last_try in [false, true] {
+            fs::create_dir_all(parent).map_err(wrap)?;
+            match fs::metadata(parent) {
+                // Eviction removes empty folders; it may have come between.
+                Err(e) if e.kind() == io::ErrorKind::NotFound && !last_try => {}
+                _ => break,
+            }
+        }
+        temp.persist(&path).map_err(wrap)?;
+        store.used.fetch_add(written.saturating_sub(before), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Renews a list's, a query's or `@latest`'s time without writing it again: it was asked just now and is the same.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn confirm(&self, ask: &Ask) -> Result<(), StoreError> {
+        let path = self.path(ask);
+        if !self.is_writable() {
+            return Ok(());
+        }
+        File::options()
+            .append(true)
+            .open(&path)
+            .and_then(|f| f.set_modified(SystemTime::now()))
+            .map_err(|e| StoreError::new("renew the time of", &path, e))
+    }
+}
+
+/// Sets the time of last use, which orders eviction, and leaves the time of writing alone.
+fn touch(file: &File) {
+    let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+    let same = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
+    let times = rustix::fs::Timestamps { last_access: now, last_modification: same };
+    // Only eviction's order depends on it.
+    let _ = rustix::fs::futimens(file, &times);
+}
+
+/// Whether the error means that there is no such file: also where a name is longer than the file system allows.
+fn is_missing(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename)
+}

@@ -1,0 +1,35 @@
+//! Layer 3: where answers are kept.
+//!
+//! - [`disk`]: one folder an upstream, each in the layout of the module cache's download folder, so that it can be served
+//!   as `GOPROXY=file://…` or filled by copying a developer's. A file appears by rename and never changes afterwards,
+//!   save lists, `@latest` and queries, whose file time says when they were asked.
+//! - [`spool`]: a file that grows while an upstream sends it, with any number of readers at their own pace.
+//! - [`memory`]: small answers, bounded by their bytes.
+//! - [`evict`]: what goes when the disk bound is reached, least recently used first.
+
+pub mod disk;
+pub mod evict;
+pub mod memory;
+pub mod spool;
+
+pub use disk::{DiskStore, Folder, Stored};
+pub use memory::Memory;
+pub use spool::{Progress, Spool, SpoolReader};
+
+/// Why something could not be kept or read.
+#[derive(Debug, thiserror::Error)]
+#[error("{action} {path}: {source}")]
+pub struct StoreError {
+    /// What was being done.
+    pub action: &'static str,
+    /// With which file.
+    pub path: String,
+    /// What the system said.
+    pub source: std::io::Error,
+}
+
+impl StoreError {
+    pub(crate) fn new(action: &'static str, path: &std::path::Path, source: std::io::Error) -> Self {
+        Self { action, path: path.display().to_string(), source }
+    }
+}

@@ -1,0 +1,94 @@
+//! `type = "directory"`: a tree in the layout of the module cache's download folder, local or a mount, as the go command
+//! reads it by `GOPROXY=file://…`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Boxed, Failure, Incoming, MAX_INFO, MAX_LIST, Outage, Upstream, UpstreamError, check_go_mod, read_list};
+use crate::base::Call;
+use crate::module::list::VersionList;
+use crate::module::zip::MAX_GO_MOD;
+use crate::module::{Ask, Info, ModulePath, ModuleVersion, Query};
+use crate::store::{Folder, StoreError};
+
+/// A directory of modules. It is only read.
+#[derive(Debug)]
+pub struct Directory {
+    root: PathBuf,
+    folder: Folder,
+    limit: Duration,
+}
+
+impl Directory {
+    /// A directory; `limit` bounds each look into it, since a dead mount never answers.
+    pub fn new(root: &Path, limit: Duration) -> Self {
+        Self { root: root.to_owned(), folder: Folder::read_only(root), limit }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Folder) -> Result<Option<T>, StoreError> + Send + 'static,
+    ) -> Result<T, UpstreamError> {
+        let folder = self.folder.clone();
+        match tokio::time::timeout(self.limit, tokio::task::spawn_blocking(move || work(folder))).await {
+            Ok(Ok(Ok(Some(found)))) => Ok(found),
+            Ok(Ok(Ok(None))) => Err(Failure::Absent(None).into()),
+            Ok(Ok(Err(e))) => Err(e.into()),
+            // The work neither panics nor is cancelled while the runtime lives.
+            Ok(Err(_)) | Err(_) => Err(Failure::Outage(Outage::DiskHangs(self.limit)).into()),
+        }
+    }
+
+    async fn read(&self, ask: Ask, limit: u64) -> Result<Bytes, UpstreamError> {
+        self.blocking(move |folder| Ok(folder.read(&ask, limit)?.map(|(bytes, _)| bytes))).await
+    }
+}
+
+impl Upstream for Directory {
+    fn list<'a>(&'a self, module: &'a ModulePath, _: &'a Call) -> Boxed<'a, VersionList> {
+        Box::pin(async move {
+            let bytes = self.read(Ask::List(module.clone()), MAX_LIST).await?;
+            read_list(module, &bytes).map_err(UpstreamError::corrupt)
+        })
+    }
+
+    fn latest<'a>(&'a self, module: &'a ModulePath, _: &'a Call) -> Boxed<'a, Info> {
+        Box::pin(async move {
+            let json = self.read(Ask::Latest(module.clone()), MAX_INFO).await?;
+            Info::parse(json).map_err(UpstreamError::corrupt)
+        })
+    }
+
+    fn info<'a>(&'a self, module: &'a ModulePath, query: &'a Query, _: &'a Call) -> Boxed<'a, Info> {
+        Box::pin(async move {
+            let json = self.read(Ask::Query(module.clone(), query.clone()), MAX_INFO).await?;
+            Info::parse(json).map_err(UpstreamError::corrupt)
+        })
+    }
+
+    fn go_mod<'a>(&'a self, version: &'a ModuleVersion, _: &'a Call) -> Boxed<'a, Bytes> {
+        Box::pin(async move {
+            let bytes = self.read(Ask::GoMod(version.clone()), MAX_GO_MOD).await?;
+            check_go_mod(&bytes).map_err(UpstreamError::corrupt)?;
+            Ok(bytes)
+        })
+    }
+
+    fn zip<'a>(&'a self, version: &'a ModuleVersion, _: &'a Call) -> Boxed<'a, Incoming> {
+        let ask = Ask::Zip(version.clone());
+        Box::pin(async move { self.blocking(move |folder| folder.open(&ask)).await.map(Incoming::File) })
+    }
+
+    fn probe(&self) -> Boxed<'_, String> {
+        let root = self.root.clone();
+        Box::pin(async move {
+            self.blocking(move |_| match std::fs::read_dir(&root) {
+                Ok(_) => Ok(Some("a folder that can be read".to_owned())),
+                Err(e) => Err(StoreError::new("read the folder", &root, e)),
+            })
+            .await
+        })
+    }
+}

@@ -1,0 +1,148 @@
+//! The closed classes of failure.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::egress::{EgressError, Wait};
+use crate::route::FailureClass;
+use crate::store::StoreError;
+
+/// How an upstream failed. Its text is what the error body's line for this upstream says.
+#[derive(Debug, Clone)]
+pub enum Failure {
+    /// It does not have it. The status it said so with; a directory has none.
+    Absent(Option<u16>),
+    /// It refuses the caller.
+    Denied(u16),
+    /// It has no time now.
+    Busy {
+        /// The status it said so with.
+        status: u16,
+        /// When to come again, where it said so.
+        retry_after: Option<Duration>,
+    },
+    /// It did not answer as a working server would.
+    Outage(Outage),
+    /// It answered with something that cannot be right.
+    Corrupt(String),
+}
+
+/// Ways of not working.
+#[derive(Debug, Clone)]
+pub enum Outage {
+    /// A status of no use.
+    Status(u16),
+    /// The network.
+    Network(EgressError),
+    /// The disk, of a directory upstream.
+    Disk(Arc<StoreError>),
+    /// A directory that does not answer in time, as a dead mount does.
+    DiskHangs(Duration),
+}
+
+/// An upstream's failure.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{failure}")]
+pub struct UpstreamError {
+    /// What happened.
+    pub failure: Failure,
+}
+
+impl UpstreamError {
+    pub(crate) fn corrupt(why: impl fmt::Display) -> Self {
+        Failure::Corrupt(why.to_string()).into()
+    }
+}
+
+impl From<Failure> for UpstreamError {
+    fn from(failure: Failure) -> Self {
+        Self { failure }
+    }
+}
+
+impl From<EgressError> for UpstreamError {
+    fn from(e: EgressError) -> Self {
+        match e {
+            EgressError::TooLarge { .. } => Failure::Corrupt(e.to_string()),
+            e => Failure::Outage(Outage::Network(e)),
+        }
+        .into()
+    }
+}
+
+impl From<StoreError> for UpstreamError {
+    fn from(e: StoreError) -> Self {
+        Failure::Outage(Outage::Disk(Arc::new(e))).into()
+    }
+}
+
+impl Failure {
+    /// Its class.
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Absent(_) => FailureClass::Absent,
+            Self::Denied(_) => FailureClass::Denied,
+            Self::Busy { .. } => FailureClass::Busy,
+            Self::Outage(_) => FailureClass::Outage,
+            Self::Corrupt(_) => FailureClass::Corrupt,
+        }
+    }
+
+    /// Whether it was a time limit.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Outage(Outage::Network(EgressError::Timeout(_)) | Outage::DiskHangs(_)))
+    }
+
+    /// Whether nothing at all came within the limit for connecting.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(
+            self,
+            Self::Outage(Outage::Network(
+                EgressError::Timeout(Wait::Connect) | EgressError::Connect { .. } | EgressError::Resolve { .. }
+            ))
+        )
+    }
+}
+
+/// A status code with its name.
+fn status_text(status: u16) -> String {
+    match http_reason(status) {
+        Some(reason) => format!("{status} {reason}"),
+        None => status.to_string(),
+    }
+}
+
+fn http_reason(status: u16) -> Option<&'static str> {
+    awc::http::StatusCode::from_u16(status).ok()?.canonical_reason()
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent(None) => f.write_str("not there"),
+            Self::Absent(Some(status)) => write!(f, "{} (absent)", status_text(*status)),
+            Self::Denied(status) => write!(f, "{} (denied)", status_text(*status)),
+            Self::Busy { status, retry_after } => {
+                write!(f, "{} (busy", status_text(*status))?;
+                if let Some(after) = retry_after {
+                    write!(f, ", asks to wait {} s", after.as_secs())?;
+                }
+                f.write_str(")")
+            }
+            Self::Outage(outage) => write!(f, "{outage}"),
+            Self::Corrupt(why) => write!(f, "corrupt: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for Outage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => f.write_str(&status_text(*status)),
+            Self::Network(e) => write!(f, "{e}"),
+            Self::Disk(e) => write!(f, "{e}"),
+            Self::DiskHangs(after) => write!(f, "the directory did not answer within {} s", after.as_secs()),
+        }
+    }
+}
