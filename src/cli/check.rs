@@ -57,7 +57,7 @@ fn describe_route(route: &Route, upstreams: &[Upstream]) -> String {
                 Some(GoesOn::NotFound) => "not-found",
                 Some(GoesOn::AnyError) => "any-error",
             };
-            chain.push_str(&format!(" -({after})-> "));
+            chain.extend([" -(", after, ")-> "]);
         }
         chain.push_str(&upstreams[step.upstream].name);
     }

@@ -53,7 +53,7 @@ enum Command {
     },
     /// Bring the cache on disk below its bound, the least recently used files first.
     Gc {
-        /// The bound, such as 50GiB, instead of cache.max_size.
+        /// The bound, such as 50GiB, instead of `cache.max_size`.
         #[arg(long, value_name = "SIZE", value_parser = crate::base::units::parse_size)]
         max_size: Option<u64>,
         /// Also remove files of private upstreams, which may be the only copies there are.

@@ -39,10 +39,10 @@ async fn serve(file: Option<&Path>, config: Config, foundation: &Foundation, sha
     for listener in listeners(&config) {
         servers.push(server::listen(&listener, shared)?);
     }
-    let handles: Vec<_> = servers.iter().map(actix_web::dev::Server::handle).collect();
+    let handles: Vec<_> = servers.iter().map(actix_server::Server::handle).collect();
     let running: Vec<_> = servers.into_iter().map(|server| actix_rt::spawn(server)).collect();
     greet(&config);
-    foundation.runtime().spawn(upkeep(Arc::clone(foundation.store()), config.clone()));
+    foundation.runtime().spawn(upkeep(Arc::clone(foundation.store()), Arc::clone(shared), config.clone()));
 
     let mut reload = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -149,7 +149,7 @@ pub(super) async fn settle(gateway: &Arc<Gateway>, limit: Duration) {
 }
 
 /// Keeps the disk cache below its bound.
-async fn upkeep(store: Arc<DiskStore>, config: Config) {
+async fn upkeep(store: Arc<DiskStore>, shared: Arc<Shared>, config: Config) {
     let Some(max_size) = config.cache.max_size else { return };
     // Down to nine tenths, so that not every new file brings on another round.
     let rule = evict_rule(&config, max_size / 10 * 9);
@@ -165,6 +165,7 @@ async fn upkeep(store: Arc<DiskStore>, config: Config) {
                 Ok(Ok((used, evicted))) => {
                     store.counted(used);
                     if let Some(done) = evicted {
+                        shared.site().close_files();
                         let (before, after) = (show_size(done.before), show_size(done.after));
                         tracing::info!(before, after, files = done.removed, "the cache was over its bound");
                         if done.after > max_size {

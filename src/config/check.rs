@@ -79,13 +79,11 @@ fn addresses(table: &mut Table<'_>, key: &'static str) -> Option<Vec<SocketAddr>
         let text = item.text()?;
         // figment takes a comma-separated variable for one text.
         for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
-            match address(part) {
-                Some(address) => found.push(address),
-                None => {
-                    item.say(format!("{part:?} is not an address such as \"127.0.0.1:8080\" or \":8080\""));
-                    return None;
-                }
-            }
+            let Some(address) = address(part) else {
+                item.say(format!("{part:?} is not an address such as \"127.0.0.1:8080\" or \":8080\""));
+                return None;
+            };
+            found.push(address);
         }
     }
     Some(found)
@@ -231,7 +229,7 @@ fn upstream(reading: &Reading, mut table: Table<'_>, defaults: egress::Limits) -
     let made = match kind {
         Type::GoProxy => {
             let url = required(&mut table, "url").and_then(|item| item.parsed(server_url));
-            let absent = table.items("absent").map_or_else(|| Some(goproxy::ABSENT.to_vec()), absent_statuses);
+            let absent = table.items("absent").map_or_else(|| Some(goproxy::ABSENT.to_vec()), |items| absent_statuses(&items));
             let limits = take_limits(&mut table, Some(defaults));
             url.zip(absent)
                 .zip(limits)
@@ -281,7 +279,7 @@ fn check_server_url(url: &Url) -> Result<(), String> {
     Ok(())
 }
 
-fn absent_statuses(items: Vec<Item<'_>>) -> Option<Vec<u16>> {
+fn absent_statuses(items: &[Item<'_>]) -> Option<Vec<u16>> {
     let status = |text: &str| match text.parse::<u16>() {
         Ok(n) if (400..=599).contains(&n) => Ok(n),
         _ => Err("has to be a status from 400 to 599".to_owned()),
@@ -292,7 +290,7 @@ fn absent_statuses(items: Vec<Item<'_>>) -> Option<Vec<u16>> {
 fn route(mut table: Table<'_>, names: &HashMap<String, usize>) -> Option<Route> {
     let patterns = required(&mut table, "match").and_then(patterns);
     let steps = required(&mut table, "upstreams").and_then(|item| steps(item, names));
-    let fallback = table.items("fallback").map_or(Some(Fallback::NotFound), fallback);
+    let fallback = table.items("fallback").map_or(Some(Fallback::NotFound), |items| fallback(&items));
     let list = table.word("list", &[("merge", ListMode::Merge), ("first", ListMode::First)]);
     let partial = table.word("partial", &[("serve", PartialRule::Serve), ("fail", PartialRule::Fail)]);
     table.finish();
@@ -347,9 +345,9 @@ fn steps(item: Item<'_>, names: &HashMap<String, usize>) -> Option<Vec<Step>> {
     (good && !steps.is_empty()).then_some(steps)
 }
 
-fn fallback(items: Vec<Item<'_>>) -> Option<Fallback> {
+fn fallback(items: &[Item<'_>]) -> Option<Fallback> {
     const KNOWN: &str = "has to be \"not-found\", \"any-error\", or a list of: absent, denied, busy, outage, corrupt";
-    if let [item] = items.as_slice() {
+    if let [item] = items {
         match item.text()?.as_str() {
             "not-found" => return Some(Fallback::NotFound),
             "any-error" => return Some(Fallback::AnyError),
@@ -388,7 +386,10 @@ fn go_chains(limits: egress::Limits, warnings: &mut Vec<Finding>) -> Result<Chai
             base.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' }).take(60).collect();
         let base = if base.starts_with(|c: char| c.is_ascii_alphanumeric()) { base } else { format!("host{base}") };
         let taken = |name: &str| upstreams.iter().any(|u| u.name == name);
-        let name = (1..).map(|n| if n == 1 { base.clone() } else { format!("{base}-{n}") }).find(|n| !taken(n)).unwrap_or_default();
+        let name = (1..=upstreams.len() + 1)
+            .map(|n| if n == 1 { base.clone() } else { format!("{base}-{n}") })
+            .find(|n| !taken(n))
+            .unwrap_or_default();
         let goes_on = Some(if entry.any_error { GoesOn::AnyError } else { GoesOn::NotFound });
         steps.push(Step { upstream: upstreams.len(), goes_on });
         upstreams.push(Upstream { name, private: false, kind });

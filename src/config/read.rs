@@ -140,13 +140,11 @@ impl<'r> Item<'r> {
     }
 
     pub(super) fn table(self) -> Option<Table<'r>> {
-        match self.value {
-            Value::Dict(tag, dict) => Some(Table { reading: self.reading, key: self.key, tag: Some(tag), dict, known: Vec::new() }),
-            _ => {
-                self.say("has to be a table");
-                None
-            }
-        }
+        let Value::Dict(tag, dict) = self.value else {
+            self.say("has to be a table");
+            return None;
+        };
+        Some(Table { reading: self.reading, key: self.key, tag: Some(tag), dict, known: Vec::new() })
     }
 }
 

@@ -195,9 +195,8 @@ async fn pump(
     let mut received = 0_u64;
     loop {
         let idle = Instant::now() + limits.idle;
-        let piece = match timeout_at(idle.min(deadline), answer.next()).await {
-            Ok(piece) => piece,
-            Err(_) => return Err(EgressError::Timeout(if idle < deadline { Wait::Idle } else { Wait::Total })),
+        let Ok(piece) = timeout_at(idle.min(deadline), answer.next()).await else {
+            return Err(EgressError::Timeout(if idle < deadline { Wait::Idle } else { Wait::Total }));
         };
         match piece {
             Some(Ok(bytes)) if bytes.is_empty() => {}

@@ -143,18 +143,16 @@ impl Gateway {
         let years = age.map_or(Duration::ZERO, Age::duration);
         let directory = !self.members[member].folder.is_writable();
         match (judge(age, ttl), on_disk) {
-            (Freshness::Fresh(rest), Some((bytes, _))) => return Ok(made(Ok(bytes), Verdict::Fresh(years), Lifetime::For(rest))),
-            (_, Some((bytes, _))) if call.cached_only => {
-                return Ok(made(Ok(bytes), Verdict::Stale(years, None), Lifetime::Passing));
-            }
+            (Freshness::Fresh(rest), Some((bytes, _))) => Ok(made(Ok(bytes), Verdict::Fresh(years), Lifetime::For(rest))),
+            (_, Some((bytes, _))) if call.cached_only => Ok(made(Ok(bytes), Verdict::Stale(years, None), Lifetime::Passing)),
             (_, None) if call.cached_only && !directory => {
                 let absent = Failure::Absent(None).into();
-                return Ok(made(Err(absent), Verdict::NotCached, Lifetime::Passing));
+                Ok(made(Err(absent), Verdict::NotCached, Lifetime::Passing))
             }
             (Freshness::Stale, Some((bytes, _))) => {
                 // A flight that cannot start now is started by the next request.
                 let _ = self.refresh(member, ask, call);
-                return Ok(made(Ok(bytes), Verdict::Stale(years, None), Lifetime::Passing));
+                Ok(made(Ok(bytes), Verdict::Stale(years, None), Lifetime::Passing))
             }
             (_, copy) => {
                 if let Some(e) = self.remembered_absence(member, ask) {

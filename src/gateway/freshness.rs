@@ -23,7 +23,7 @@ pub fn judge(copy: Option<Age>, ttl: Duration) -> Freshness {
     match copy {
         None => Freshness::Missing,
         Some(Age::Future) => Freshness::Expired,
-        Some(Age::Past(age)) if age < ttl => Freshness::Fresh(ttl - age),
+        Some(Age::Past(age)) if age < ttl => Freshness::Fresh(ttl.saturating_sub(age)),
         Some(Age::Past(age)) if age < ttl.saturating_mul(STALE_TIMES) => Freshness::Stale,
         Some(Age::Past(_)) => Freshness::Expired,
     }

@@ -16,6 +16,8 @@ pub enum CacheStatus {
     /// It was not asked: the request was refused before.
     #[default]
     Unasked,
+    /// The answer was ready in memory.
+    Memory,
     /// A copy that is good.
     Hit,
     /// A copy older than its time, used while it is being refreshed or because its upstream failed.
@@ -29,6 +31,7 @@ impl CacheStatus {
     pub fn name(self) -> &'static str {
         match self {
             Self::Unasked => "-",
+            Self::Memory => "memory",
             Self::Hit => "hit",
             Self::Stale => "stale",
             Self::Miss => "miss",

@@ -1,12 +1,11 @@
-//! Bodies that do not hold a worker: files read by offset without waiting where the page cache has them, else on a blocking
-//! thread; growing files followed at the client's pace.
+//! Bodies that do not hold a worker: files that their connection sends (see [`super::connection`]), and growing files, followed
+//! at the client's pace, read by offset without waiting where the page cache has them, else on a blocking thread.
 //!
 //! A body that cannot be completed ends in an error, upon which the connection is closed: the client sees that it is cut
 //! off and never takes it for whole.
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
@@ -18,8 +17,8 @@ use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream;
 use rustix::io::{Errno, ReadWriteFlags};
-use tokio::task::JoinHandle;
 
+use super::connection::{FileJob, STAND_IN, Slot};
 use super::observe::Record;
 use crate::store::SpoolReader;
 use crate::store::spool::Readable;
@@ -98,50 +97,33 @@ fn piece_length(rest: u64) -> usize {
     usize::try_from(rest).map_or(PIECE, |rest| rest.min(PIECE))
 }
 
-/// A range of a file that does not change.
+/// A part of a file that does not change, handed to the connection.
 pub(super) struct FileBody {
-    file: Arc<File>,
-    offset: u64,
-    rest: u64,
-    waiting: Option<JoinHandle<io::Result<Bytes>>>,
+    slot: Slot,
+    job: Option<FileJob>,
+    length: u64,
 }
 
 impl FileBody {
-    pub(super) fn new(file: Arc<File>, offset: u64, length: u64) -> Self {
-        Self { file, offset, rest: length, waiting: None }
+    pub(super) fn new(slot: Slot, file: Arc<File>, offset: u64, length: u64) -> Self {
+        Self { slot, job: Some(FileJob::new(file, offset, length)), length }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BoxError>>> {
-        if self.rest == 0 {
+    fn poll(&mut self) -> Poll<Option<Result<Bytes, BoxError>>> {
+        if self.length == 0 {
             return Poll::Ready(None);
         }
-        let length = piece_length(self.rest);
-        let piece = loop {
-            if let Some(waiting) = &mut self.waiting {
-                let Poll::Ready(read) = Pin::new(waiting).poll(cx) else { return Poll::Pending };
-                self.waiting = None;
-                break read.unwrap_or_else(|e| Err(io::Error::other(e)));
-            }
-            match read_now(&self.file, self.offset, length) {
-                Ok(Some(piece)) => break Ok(piece),
-                Ok(None) => {
-                    let (file, offset) = (Arc::clone(&self.file), self.offset);
-                    self.waiting = Some(tokio::task::spawn_blocking(move || read_waiting(&file, offset, length)));
-                }
-                Err(e) => break Err(e),
-            }
-        };
-        match piece {
-            Ok(piece) => {
-                self.offset += piece.len() as u64;
-                self.rest -= piece.len() as u64;
-                Poll::Ready(Some(Ok(piece)))
-            }
-            Err(e) => {
-                self.rest = 0;
-                Poll::Ready(Some(Err(e.into())))
-            }
+        if let Some(job) = self.job.take() {
+            self.slot.leave(job);
+            return Poll::Ready(Some(Ok(Bytes::from_static(STAND_IN))));
         }
+        // The connection wakes this task when it is done.
+        if self.slot.rest().is_some() { Poll::Pending } else { Poll::Ready(None) }
+    }
+
+    /// The bytes that have gone out.
+    fn sent(&self) -> u64 {
+        if self.job.is_some() { 0 } else { self.length - self.slot.rest().unwrap_or(0) }
     }
 }
 
@@ -155,12 +137,11 @@ fn follow(reader: SpoolReader) -> PieceStream {
             Readable::Bytes(ready) => ready,
         };
         let length = piece_length(ready);
-        let piece = match read_now(&reader.file, offset, length)? {
-            Some(piece) => piece,
-            None => {
-                let file = Arc::clone(&reader.file);
-                tokio::task::spawn_blocking(move || read_waiting(&file, offset, length)).await??
-            }
+        let piece = if let Some(piece) = read_now(&reader.file, offset, length)? {
+            piece
+        } else {
+            let file = Arc::clone(&reader.file);
+            tokio::task::spawn_blocking(move || read_waiting(&file, offset, length)).await??
         };
         let next = offset + piece.len() as u64;
         Ok(Some((piece, (reader, next))))
@@ -198,13 +179,23 @@ impl Body {
 
     /// The same answer without its bytes.
     pub(super) fn into_head(mut self) -> Self {
-        self.inner = Inner::Head(self.size());
+        self.inner = Inner::Head(self.length().map_or(BodySize::Stream, BodySize::Sized));
         self
+    }
+
+    /// Whether its connection sends it from a file.
+    pub(super) fn is_file(&self) -> bool {
+        matches!(self.inner, Inner::File(_))
     }
 
     /// Whether it is sent piece by piece.
     pub(super) fn is_streamed(&self) -> bool {
         matches!(self.inner, Inner::File(_) | Inner::Growing(..))
+    }
+
+    /// Whether it is the answer to a HEAD.
+    pub(super) fn is_head(&self) -> bool {
+        matches!(self.inner, Inner::Head(_))
     }
 
     /// Logs the record when the body is done with.
@@ -213,7 +204,11 @@ impl Body {
         self
     }
 
+    /// The length of what is sent, where it is known.
     pub(super) fn length(&self) -> Option<u64> {
+        if let Inner::File(body) = &self.inner {
+            return Some(body.length);
+        }
         match self.size() {
             BodySize::Sized(n) => Some(n),
             BodySize::None => Some(0),
@@ -228,7 +223,8 @@ impl MessageBody for Body {
     fn size(&self) -> BodySize {
         match &self.inner {
             Inner::Bytes(bytes) => BodySize::Sized(bytes.len() as u64),
-            Inner::File(body) => BodySize::Sized(body.rest),
+            // The length stands in the head already; see `connection`.
+            Inner::File(_) => BodySize::Stream,
             Inner::Growing(_, Some(length)) => BodySize::Sized(*length),
             Inner::Growing(_, None) => BodySize::Stream,
             Inner::Head(size) => *size,
@@ -239,7 +235,7 @@ impl MessageBody for Body {
         let polled = match &mut self.inner {
             Inner::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
             Inner::Bytes(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
-            Inner::File(body) => body.poll(cx),
+            Inner::File(body) => body.poll(),
             Inner::Growing(stream, _) => stream.as_mut().poll_next(cx),
             Inner::Head(_) => Poll::Ready(None),
         };
@@ -270,6 +266,9 @@ impl MessageBody for Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
+        if let Inner::File(body) = &self.inner {
+            self.sent = body.sent();
+        }
         if let Some(record) = self.record.take() {
             // A body of known length counts as complete with its last byte, whether or not its end was polled for.
             let whole = record.complete || record.expected == Some(self.sent);

@@ -49,7 +49,7 @@ impl Refusal {
             refusal.text.push('\n');
         }
         if shown < failures.len() {
-            refusal.text.push_str(&format!("and {} more\n", failures.len() - shown));
+            refusal.text.extend(["and ", &(failures.len() - shown).to_string(), " more\n"]);
         }
         refusal.retry_after = match error {
             GatewayError::Overloaded => Some(1),

@@ -8,6 +8,7 @@
 
 pub mod admin;
 mod body;
+mod connection;
 mod error;
 pub mod explain;
 pub mod observe;
@@ -21,19 +22,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use actix_http::error::DispatchError;
 use actix_http::header::{HeaderMap, HeaderValue};
-use actix_http::{HttpMessage, Method, Request, Response, StatusCode};
-use actix_service::{Service, ServiceFactory, fn_factory};
-use actix_web::HttpServer;
-use actix_web::dev::AppConfig;
+use actix_http::{HttpMessage, HttpService, Method, Request, Response, StatusCode};
+use actix_rt::net::TcpStream;
+use actix_service::{Service, ServiceFactory, ServiceFactoryExt, fn_factory, fn_service};
 use arc_swap::ArcSwap;
 
 use crate::base::Call;
 use crate::base::call::fresh_id;
-use crate::gateway::{Gateway, Outcome};
+use crate::gateway::{CacheStatus, Gateway, Outcome, Trail};
 use crate::module::Ask;
 use crate::store::Memory;
 use body::Body;
+use connection::{Connection, Slot};
 use error::Refusal;
 use observe::Record;
 use respond::{Prepared, REQUEST_ID};
@@ -42,6 +44,8 @@ use respond::{Prepared, REQUEST_ID};
 const MAX_PATH: usize = 4096;
 /// The most bytes of header fields, names and values, that are read.
 const MAX_HEADERS: usize = 32 << 10;
+/// The most connections a worker holds.
+const MAX_CONNECTIONS: usize = 25_000;
 /// How long a client may take to send the head of a request.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
 /// How long an idle connection is kept.
@@ -61,6 +65,11 @@ impl Site {
     /// A gateway, and `memory` bytes for its small answers.
     pub fn new(gateway: Arc<Gateway>, memory: u64) -> Self {
         Self { gateway, ready: Memory::new(memory) }
+    }
+
+    /// Closes the files that are held open for their next asker: after eviction, whose space they would keep.
+    pub fn close_files(&self) {
+        self.ready.retain(|prepared| !prepared.is_file());
     }
 
     /// The gateway.
@@ -137,43 +146,45 @@ pub struct ListenError {
 ///
 /// # Errors
 /// The address that cannot be had.
-pub fn listen(settings: &Listen, shared: &Arc<Shared>) -> Result<actix_web::dev::Server, ListenError> {
-    let role = settings.role;
-    let shared = Arc::clone(shared);
-    let mut server = HttpServer::new(move || front(role, Arc::clone(&shared)))
+pub fn listen(settings: &Listen, shared: &Arc<Shared>) -> Result<actix_server::Server, ListenError> {
+    let mut server = actix_server::Server::build()
         .disable_signals()
-        .keep_alive(KEEP_ALIVE)
-        .client_request_timeout(HEAD_LIMIT)
-        .client_disconnect_timeout(Duration::from_secs(5))
-        .max_connections(25_000)
         .backlog(4096)
+        .max_concurrent_connections(MAX_CONNECTIONS)
         .shutdown_timeout(settings.grace.as_secs().max(1));
     if let Some(workers) = settings.workers {
         server = server.workers(workers);
     }
     for address in &settings.addresses {
-        server = server.bind(address).map_err(|source| ListenError { address: *address, source })?;
+        let (front, stopping) = (Front { role: settings.role, shared: Arc::clone(shared) }, server.graceful_shutdown_signal());
+        let bound = server.bind(format!("{address}"), address, move || connections(front.clone(), stopping.clone()));
+        server = bound.map_err(|source| ListenError { address: *address, source })?;
     }
     Ok(server.run())
 }
 
-/// Makes a worker's service.
-fn front(
-    role: Role,
-    shared: Arc<Shared>,
-) -> impl ServiceFactory<
-    Request,
-    Config = AppConfig,
-    Response = Response<Body>,
-    Error = actix_web::Error,
-    InitError = (),
-    Service = Front,
-    Future = Pin<Box<dyn Future<Output = Result<Front, ()>>>>,
-> {
-    fn_factory(move || {
-        let front = Front { role, shared: Arc::clone(&shared) };
-        Box::pin(async move { Ok::<_, ()>(front) }) as Pin<Box<dyn Future<Output = Result<Front, ()>>>>
+/// Makes a worker's service: connections, and HTTP/1 upon them.
+fn connections(
+    front: Front,
+    stopping: actix_server::GracefulShutdownSignal,
+) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> {
+    let http = HttpService::build()
+        .keep_alive(KEEP_ALIVE)
+        .client_request_timeout(HEAD_LIMIT)
+        .client_disconnect_timeout(Duration::from_secs(5))
+        .graceful_shutdown_signal(move || {
+            let stopping = stopping.clone();
+            async move { stopping.notified().await }
+        })
+        .on_connect_ext(|connection: &Connection, data| {
+            data.insert(connection.slot());
+        })
+        .h1(fn_factory(move || ready(Ok::<_, ()>(front.clone()))));
+    fn_service(|io: TcpStream| {
+        let peer = io.peer_addr().ok();
+        ready(Ok((Connection::new(io), peer)))
     })
+    .and_then(http)
 }
 
 /// One worker's service.
@@ -209,7 +220,7 @@ impl Service<Request> for Front {
 
     fn call(&self, request: Request) -> Self::Future {
         if self.role.proxy
-            && let Some(response) = self.from_memory(&request)
+            && let Some(response) = self.ready_answer(&request)
         {
             return Responding::Now(ready(Ok(response)));
         }
@@ -220,7 +231,7 @@ impl Service<Request> for Front {
 
 impl Front {
     /// The hot path: an answer that was made ready before.
-    fn from_memory(&self, request: &Request) -> Option<Response<Body>> {
+    fn ready_answer(&self, request: &Request) -> Option<Response<Body>> {
         if *request.method() != Method::GET {
             return None;
         }
@@ -232,10 +243,14 @@ impl Front {
             return None;
         }
         let (id, id_value) = request_id(request.headers());
-        let mut response = prepared.respond(request.headers());
+        let mut response = prepared.respond(request.headers(), || slot_of(request));
         response.headers_mut().insert(REQUEST_ID, id_value);
-        observe::hot_line(&id, path, prepared.body.len(), now, prepared.upstream.as_deref());
-        Some(response)
+        if !observe::wanted() {
+            return Some(response);
+        }
+        let trail = Trail { cache: CacheStatus::Memory, upstream: prepared.upstream.clone(), ..Trail::default() };
+        let record = Record::new(id, request, now, trail, response.status());
+        Some(recorded(response, record))
     }
 
     /// Everything else.
@@ -243,18 +258,7 @@ impl Front {
         let started = Instant::now();
         let (id, id_value) = request_id(request.headers());
         let head = *request.method() == Method::HEAD;
-        let mut record = Record {
-            id: id.clone(),
-            method: request.method().to_string(),
-            what: request.uri().path().chars().take(MAX_PATH).collect(),
-            status: StatusCode::OK,
-            started,
-            trail: crate::gateway::Trail::default(),
-            error: None,
-            expected: None,
-            complete: false,
-            aborted: None,
-        };
+        let mut record = Record::new(id.clone(), &request, started, Trail::default(), StatusCode::OK);
         let made = match refuse_early(&request) {
             Some(refusal) => Err(refusal),
             None if request.uri().path().starts_with("/-/") => self.admin(&request).await,
@@ -269,12 +273,7 @@ impl Front {
         }
         response.headers_mut().insert(REQUEST_ID, id_value);
         record.status = response.status();
-        if response.body().is_streamed() {
-            record.expected = response.body().length();
-            return response.map_body(|_, body| body.recorded(record));
-        }
-        record.log(if head { 0 } else { response.body().length().unwrap_or(0) }, true);
-        response
+        recorded(response, record)
     }
 
     async fn admin(&self, request: &Request) -> Result<Response<Body>, Refusal> {
@@ -305,7 +304,7 @@ impl Front {
                 if let Some(prepared) = Prepared::of(&answer, record.trail.upstream.clone()) {
                     site.ready.put(path, Arc::new(prepared));
                 }
-                Ok(respond::of_answer(answer, request.headers()))
+                Ok(respond::of_answer(answer, request.headers(), slot_of(request)))
             }
             Err(error) => {
                 record.error = Some(error.to_string());
@@ -313,6 +312,22 @@ impl Front {
             }
         }
     }
+}
+
+/// Has the record logged when the response has been sent: at once where its bytes are all there.
+fn recorded(response: Response<Body>, mut record: Record) -> Response<Body> {
+    record.expected = response.body().length();
+    if response.body().is_streamed() {
+        return response.map_body(|_, body| body.recorded(record));
+    }
+    let bytes = if response.body().is_head() { 0 } else { record.expected.unwrap_or(0) };
+    record.log(bytes, true);
+    response
+}
+
+/// Where the request's connection takes files from.
+fn slot_of(request: &Request) -> Slot {
+    request.conn_data::<Slot>().cloned().unwrap_or_default()
 }
 
 /// What is refused before it is read any further.

@@ -5,12 +5,15 @@
 
 use std::time::{Duration, Instant};
 
-use actix_http::StatusCode;
+use actix_http::{Method, Request, StatusCode};
 
 use crate::gateway::Trail;
 
 /// The target of request lines, for log filters.
 pub const REQUEST: &str = "modgate::request";
+
+/// A path that is no question is shown up to so many characters.
+const MAX_SHOWN: usize = 500;
 
 /// Whether request lines are wanted at all; asked before anything is put together for one.
 pub(super) fn wanted() -> bool {
@@ -21,7 +24,7 @@ pub(super) fn wanted() -> bool {
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) id: String,
-    pub(super) method: String,
+    pub(super) method: Method,
     /// The decoded question where it could be read, else the path as it came.
     pub(super) what: String,
     pub(super) status: StatusCode,
@@ -38,6 +41,22 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// The record of a request that is being answered.
+    pub(super) fn new(id: String, request: &Request, started: Instant, trail: Trail, status: StatusCode) -> Self {
+        Self {
+            id,
+            method: request.method().clone(),
+            what: request.uri().path().chars().take(MAX_SHOWN).collect(),
+            status,
+            started,
+            trail,
+            error: None,
+            expected: None,
+            complete: false,
+            aborted: None,
+        }
+    }
+
     /// Writes the line.
     pub(super) fn log(&self, bytes: u64, whole: bool) {
         if !wanted() {
@@ -47,7 +66,7 @@ impl Record {
         let ms = millis(self.started.elapsed());
         let cache = self.trail.cache.name();
         let upstream = self.trail.upstream.as_deref().unwrap_or("-");
-        let (id, method, what) = (&self.id, &self.method, &self.what);
+        let (id, method, what) = (&self.id, self.method.as_str(), &self.what);
         let ended = match (&self.aborted, whole) {
             (Some(reason), _) => reason.as_str(),
             (None, true) => "",
@@ -67,14 +86,6 @@ impl Record {
             let rule = rule();
             tracing::warn!(target: REQUEST, id, method, what, status, bytes, ms, cache, upstream, rule, ended);
         }
-    }
-}
-
-/// The line of an answer from memory, without a record being made.
-pub(super) fn hot_line(id: &str, what: &str, bytes: usize, started: Instant, upstream: Option<&str>) {
-    if wanted() {
-        let (ms, upstream) = (millis(started.elapsed()), upstream.unwrap_or("-"));
-        tracing::info!(target: REQUEST, id, method = "GET", what, status = 200, bytes, ms, cache = "memory", upstream);
     }
 }
 

@@ -4,19 +4,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use actix_http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, IF_RANGE,
-    RANGE, RETRY_AFTER,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue,
+    IF_NONE_MATCH, IF_RANGE, RANGE, RETRY_AFTER,
 };
 use actix_http::{Response, StatusCode};
 use bytes::Bytes;
 
 use super::body::{Body, FileBody};
+use super::connection::Slot;
 use super::error::Refusal;
 use crate::gateway::{Answer, Content, Kind, Lifetime};
 use crate::store::memory::Weigh;
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PARTIAL: HeaderName = HeaderName::from_static("modgate-partial");
+/// How long an open file is sent without being looked up again.
+const OPEN_FILE: Duration = Duration::from_secs(60);
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 
 /// An answer made ready once, to be sent any number of times.
@@ -24,28 +27,46 @@ const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 pub(super) struct Prepared {
     headers: Vec<(HeaderName, HeaderValue)>,
     etag: Option<HeaderValue>,
-    pub(super) body: Bytes,
+    content: Lasting,
     /// When it stops being true; `None` for never.
     until: Option<Instant>,
     pub(super) upstream: Option<Arc<str>>,
 }
 
+/// Content that can be sent again.
+#[derive(Debug, Clone)]
+enum Lasting {
+    Bytes(Bytes),
+    File(Arc<std::fs::File>, u64),
+}
+
 impl Weigh for Prepared {
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.headers.len() * size_of::<(HeaderName, HeaderValue)>() + self.body.len()
+        let content = match &self.content {
+            Lasting::Bytes(bytes) => bytes.len(),
+            // An open file costs the process more than memory: with this, the default size holds a thousand.
+            Lasting::File(..) => 64 << 10,
+        };
+        size_of::<Self>() + self.headers.len() * size_of::<(HeaderName, HeaderValue)>() + content
     }
 }
 
 impl Prepared {
-    /// Makes an answer ready where it is small and stays true for a while.
+    /// Makes an answer ready where it stays true for a while. A file stays open meanwhile, but is looked up again after a
+    /// minute, so that one that was removed or replaced is not sent for ever.
     pub(super) fn of(answer: &Answer, upstream: Option<Arc<str>>) -> Option<Self> {
-        let Content::Bytes(body) = &answer.content else { return None };
-        let until = match answer.lifetime {
-            Lifetime::Immutable => None,
-            Lifetime::For(rest) if !rest.is_zero() => Some(Instant::now() + rest.min(Duration::from_secs(86_400))),
+        let (content, limit) = match &answer.content {
+            Content::Bytes(bytes) => (Lasting::Bytes(bytes.clone()), None),
+            Content::File { file, length } => (Lasting::File(Arc::clone(file), *length), Some(OPEN_FILE)),
+            Content::Growing { .. } => return None,
+        };
+        let lifetime = match answer.lifetime {
+            Lifetime::Immutable => limit,
+            Lifetime::For(rest) if !rest.is_zero() => Some(rest.min(Duration::from_secs(86_400))),
             Lifetime::For(_) | Lifetime::Passing => return None,
         };
-        Some(Self { headers: headers_of(answer), etag: etag_of(answer), body: body.clone(), until, upstream })
+        let until = lifetime.map(|rest| Instant::now() + rest);
+        Some(Self { headers: headers_of(answer), etag: etag_of(answer), content, until, upstream })
     }
 
     /// Whether it is still true.
@@ -53,18 +74,27 @@ impl Prepared {
         self.until.is_none_or(|until| now < until)
     }
 
-    /// The response, for a request that came with these headers.
-    pub(super) fn respond(&self, request: &HeaderMap) -> Response<Body> {
-        respond(&self.headers, self.etag.as_ref(), Source::Bytes(self.body.clone()), request)
+    /// Whether it holds an open file.
+    pub(super) fn is_file(&self) -> bool {
+        matches!(self.content, Lasting::File(..))
+    }
+
+    /// The response, for a request that came with these headers over the slot's connection.
+    pub(super) fn respond(&self, request: &HeaderMap, slot: impl FnOnce() -> Slot) -> Response<Body> {
+        let source = match &self.content {
+            Lasting::Bytes(bytes) => Source::Bytes(bytes.clone()),
+            Lasting::File(file, length) => Source::File(slot(), Arc::clone(file), *length),
+        };
+        respond(&self.headers, self.etag.as_ref(), source, request)
     }
 }
 
 /// The response of an answer, for a request that came with these headers.
-pub(super) fn of_answer(answer: Answer, request: &HeaderMap) -> Response<Body> {
+pub(super) fn of_answer(answer: Answer, request: &HeaderMap, slot: Slot) -> Response<Body> {
     let (headers, etag) = (headers_of(&answer), etag_of(&answer));
     let source = match answer.content {
         Content::Bytes(bytes) => Source::Bytes(bytes),
-        Content::File { file, length } => Source::File(file, length),
+        Content::File { file, length } => Source::File(slot, file, length),
         Content::Growing { reader, length } => Source::Growing(Body::growing(reader, length)),
     };
     respond(&headers, etag.as_ref(), source, request)
@@ -88,7 +118,7 @@ pub(super) fn of_refusal(refusal: Refusal) -> Response<Body> {
 
 enum Source {
     Bytes(Bytes),
-    File(Arc<std::fs::File>, u64),
+    File(Slot, Arc<std::fs::File>, u64),
     Growing(Body),
 }
 
@@ -96,7 +126,7 @@ impl Source {
     fn length(&self) -> Option<u64> {
         match self {
             Self::Bytes(bytes) => Some(bytes.len() as u64),
-            Self::File(_, length) => Some(*length),
+            Self::File(_, _, length) => Some(*length),
             Self::Growing(_) => None,
         }
     }
@@ -105,7 +135,7 @@ impl Source {
         let index = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         match self {
             Self::Bytes(bytes) => Body::bytes(bytes.slice(index(from)..index(from + length))),
-            Self::File(file, _) => Body::file(FileBody::new(file, from, length)),
+            Self::File(slot, file, _) => Body::file(FileBody::new(slot, file, from, length)),
             Self::Growing(body) => body,
         }
     }
@@ -133,7 +163,13 @@ fn respond(
         (None, total) => (StatusCode::OK, source.part(0, total.unwrap_or(0)), None),
         (Some(_), None) => (StatusCode::OK, source.part(0, 0), None),
     };
+    let of_file = body.is_file().then(|| body.length()).flatten();
     let mut response = Response::with_body(status, body);
+    if let Some(length) = of_file {
+        // The dispatcher is not to count these bytes, so the head has to say how many they are.
+        response.head_mut().no_chunking(true);
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
     let into = response.headers_mut();
     for (name, value) in headers {
         into.insert(name.clone(), value.clone());

@@ -54,6 +54,11 @@ impl<T: Weigh> Memory<T> {
         }
     }
 
+    /// Keeps only the values that the rule keeps.
+    pub fn retain(&self, keep: impl Fn(&T) -> bool) {
+        self.entries.retain(|_, value| keep(value));
+    }
+
     /// Forgets a name.
     pub fn forget(&self, name: &str) {
         self.entries.remove(name);

@@ -1,0 +1,230 @@
+//! Connections of the proxy's listener, over which files go by `sendfile`.
+//!
+//! actix's HTTP/1 dispatcher copies a body twice on its way to the socket, which for large zips is most of their cost. So the
+//! connection and the body agree on something: the body leaves a [`FileJob`] with its connection and gives the dispatcher
+//! one byte in its stead, then nothing until the job is done. That byte is always the last one that the dispatcher
+//! has to write, and when the connection comes to it, it sends the file instead. HTTP sees the announced length
+//! arrive; the dispatcher sees a body that is slow.
+//!
+//! `sendfile` waits for the disk where a page is not in memory, so each stretch is first looked for without waiting
+//! (`preadv2` with `RWF_NOWAIT`), and read ahead on a blocking thread where it is missing. A client that takes nothing for
+//! [`STALL`] is given up.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::future::Future;
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileExt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use actix_rt::net::TcpStream;
+use rustix::io::{Errno, ReadWriteFlags};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::task::JoinHandle;
+use tokio::time::Sleep;
+
+/// What the body gives the dispatcher in the file's stead.
+pub(super) const STAND_IN: &[u8] = b"\0";
+/// A client that takes nothing for so long is given up.
+const STALL: Duration = Duration::from_secs(60);
+/// A stretch of a file that is looked for in memory and sent at once.
+const STRETCH: u64 = 512 << 10;
+/// The distance at which pages of a stretch are looked for: the kernel reads ahead in runs of this size.
+const PROBE: u64 = 128 << 10;
+/// After so many bytes in one go the worker's other connections get their turn.
+const TURN: u64 = 2 << 20;
+
+/// A part of a file to be sent.
+#[derive(Debug)]
+pub(super) struct FileJob {
+    pub(super) file: Arc<File>,
+    pub(super) offset: u64,
+    pub(super) rest: u64,
+    /// The page cache was found to have the file up to here.
+    ready_to: u64,
+    reading: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl FileJob {
+    pub(super) fn new(file: Arc<File>, offset: u64, rest: u64) -> Self {
+        Self { file, offset, rest, ready_to: offset, reading: None }
+    }
+
+    /// The end of the next stretch.
+    fn stretch(&self) -> u64 {
+        self.offset + self.rest.min(STRETCH)
+    }
+
+    /// Makes sure that the next stretch is in memory.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if let Some(reading) = &mut self.reading {
+                let read = ready!(Pin::new(reading).poll(cx));
+                self.reading = None;
+                read.unwrap_or_else(|e| Err(io::Error::other(e)))?;
+                self.ready_to = self.stretch();
+            }
+            if self.ready_to > self.offset {
+                return Poll::Ready(Ok(()));
+            }
+            let end = self.stretch();
+            if in_memory(&self.file, self.offset, end) {
+                self.ready_to = end;
+            } else {
+                let (file, from) = (Arc::clone(&self.file), self.offset);
+                self.reading = Some(tokio::task::spawn_blocking(move || read_ahead(&file, from, end)));
+            }
+        }
+    }
+}
+
+/// Whether a stretch can be had without waiting, as far as a look at some of its pages tells.
+fn in_memory(file: &File, from: u64, end: u64) -> bool {
+    let mut byte = [0];
+    let mut look = |at: u64| rustix::io::preadv2(file, &mut [IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT);
+    let mut at = from;
+    loop {
+        match look(at) {
+            Ok(1..) => {}
+            // A kernel or file system that cannot say: take it as it comes.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return true,
+            // Not there, or an end or error that sendfile will meet too.
+            Err(Errno::AGAIN) => return false,
+            Ok(_) | Err(_) => return true,
+        }
+        if at + 1 >= end {
+            return true;
+        }
+        at = (at + PROBE).min(end - 1);
+    }
+}
+
+/// Reads a stretch into memory, on a thread that may wait.
+fn read_ahead(file: &File, from: u64, end: u64) -> io::Result<()> {
+    let mut scratch = [0; 16 << 10];
+    let mut at = from;
+    while at < end {
+        let wanted = usize::try_from(end - at).map_or(scratch.len(), |rest| rest.min(scratch.len()));
+        match file.read_at(&mut scratch[..wanted], at)? {
+            0 => return Ok(()),
+            read => at += read as u64,
+        }
+    }
+    Ok(())
+}
+
+/// Where a body leaves its file for its connection.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Slot(Rc<RefCell<Option<FileJob>>>);
+
+impl Slot {
+    /// Leaves a job. There is one response at a time, and so one job.
+    pub(super) fn leave(&self, job: FileJob) {
+        *self.0.borrow_mut() = Some(job);
+    }
+
+    /// The bytes that are still to be sent; `None` when the job is done.
+    pub(super) fn rest(&self) -> Option<u64> {
+        self.0.borrow().as_ref().map(|job| job.rest)
+    }
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    io: TcpStream,
+    slot: Slot,
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Connection {
+    pub(super) fn new(io: TcpStream) -> Self {
+        // Answers are written whole; waiting to fill a packet only adds time. A socket that refuses this works all the same.
+        let _ = io.set_nodelay(true);
+        Self { io, slot: Slot::default(), stalled: None }
+    }
+
+    /// Where this connection's bodies leave their files.
+    pub(super) fn slot(&self) -> Slot {
+        self.slot.clone()
+    }
+
+    fn poll_some(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let slot = Rc::clone(&self.slot.0);
+        let mut slot = slot.borrow_mut();
+        match (slot.as_mut(), buf) {
+            (None, _) => Pin::new(&mut self.io).poll_write(cx, buf),
+            (Some(job), [_stand_in]) => {
+                ready!(self.poll_send(cx, job))?;
+                *slot = None;
+                // The body, of the same task, has something to say now: that it is complete.
+                cx.waker().wake_by_ref();
+                Poll::Ready(Ok(buf.len()))
+            }
+            (Some(_), [head @ .., _stand_in]) => Pin::new(&mut self.io).poll_write(cx, head),
+            (Some(_), []) => Poll::Ready(Ok(0)),
+        }
+    }
+
+    /// Sends the file, as far as the client takes it.
+    fn poll_send(&mut self, cx: &mut Context<'_>, job: &mut FileJob) -> Poll<io::Result<()>> {
+        let turn = job.rest.saturating_sub(TURN);
+        while job.rest > 0 {
+            if job.rest <= turn {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            ready!(job.poll_ready(cx))?;
+            ready!(self.io.poll_write_ready(cx))?;
+            let length = usize::try_from(job.ready_to.min(job.offset + job.rest) - job.offset).unwrap_or(usize::MAX);
+            let mut offset = job.offset;
+            let sent = self.io.try_io(Interest::WRITABLE, || {
+                rustix::fs::sendfile(&self.io, &*job.file, Some(&mut offset), length).map_err(io::Error::from)
+            });
+            match sent {
+                Ok(0) => return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than it was"))),
+                Ok(sent) => {
+                    job.offset += sent as u64;
+                    job.rest -= sent as u64;
+                    self.stalled = None;
+                }
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = self.poll_some(cx, buf);
+        if polled.is_ready() {
+            self.stalled = None;
+            return polled;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALL)));
+        match stalled.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing"))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
