@@ -17,7 +17,7 @@ use crate::base::Call;
 use crate::module::zip::{self, MAX_GO_MOD};
 use crate::module::{Ask, ModuleVersion, Query};
 use crate::route::Plan;
-use crate::store::{Folder, StoreError};
+use crate::store::{Folder, Spool, StoreError};
 use crate::upstream::{Incoming, MAX_INFO, UpstreamError};
 
 /// Zips up to this many bytes are answered from memory where it has room.
@@ -72,6 +72,20 @@ impl Gateway {
             Found { hit: None, siblings: siblings(&folders, &ask) }
         });
         looked.await.unwrap_or_default()
+    }
+
+    /// The other parts of a version that have been fetched and are still being stored.
+    pub(super) fn landed_siblings(&self, plan: &Plan, ask: &Ask) -> Siblings {
+        let landed =
+            other_parts(ask).into_iter().filter_map(|part| Some((self.chains.peek(&(plan.index, part.clone()))?.found?, part)));
+        let mut siblings = Siblings::default();
+        for ((member, content), part) in landed {
+            siblings.pinned.get_or_insert(member);
+            if let (Content::Bytes(bytes), Ask::GoMod(_)) = (content, part) {
+                siblings.go_mod = Some((member, bytes));
+            }
+        }
+        siblings
     }
 
     /// Fetches a part of a version along the chain, as a flight.
@@ -146,8 +160,8 @@ impl Gateway {
         Ok(info.json)
     }
 
-    /// Brings a zip home. It lands when its readers can begin; a zip so small that its readers would get nothing before it is
-    /// checked lands when it is whole, so that a bad one still lets the chain go on.
+    /// Brings a zip home. It lands when its readers can begin. A zip so small that they would get nothing before it is checked
+    /// lands when it is whole, so that a bad one still lets the chain go on.
     #[expect(clippy::too_many_arguments, reason = "one call site, and all of it is this flight's state")]
     async fn bring_zip(
         &self,
@@ -176,11 +190,15 @@ impl Gateway {
             Incoming::Body { length, body } => (length, body),
         };
         let mut spool = self.store.spool()?;
-        let early = length.is_none_or(|n| n > crate::store::spool::HOLD_BACK);
-        if early {
-            land(Content::Growing { reader: spool.reader(), length });
-        }
-        let received = match transfer::receive(&mut body, &mut spool).await {
+        spool.announce(length);
+        let mut begun = false;
+        let come = |spool: &Spool| {
+            if !begun && spool.visible() > 0 {
+                begun = true;
+                land(Content::Growing { reader: spool.reader(), length });
+            }
+        };
+        let received = match transfer::receive(&mut body, &mut spool, come).await {
             Ok(()) => match spool.file() {
                 Ok(file) => transfer::check(file, version.clone(), expected.cloned()).await,
                 Err(e) => Err(StoreError::new("read the temporary file of", ask.path().as_ref(), e).into()),
@@ -189,7 +207,7 @@ impl Gateway {
         };
         if let Err(e) = received {
             spool.fail(&format!("{name}: {e}"));
-            if !early {
+            if !begun {
                 return Err(e);
             }
             // The readers have begun and see an aborted body; the next request starts anew.
@@ -197,7 +215,7 @@ impl Gateway {
             return Ok(());
         }
         spool.release();
-        if !early {
+        if !begun {
             land(Content::Growing { reader: spool.reader(), length: Some(spool.written()) });
         }
         let (folder, ask) = (self.members[member].folder.clone(), ask.clone());
@@ -248,26 +266,31 @@ fn read_part(folder: &Folder, ask: &Ask) -> Result<Option<Answer>, StoreError> {
     Ok(Some(Answer { content, kind: kind_of(ask), lifetime: Lifetime::Immutable, modified, partial: Vec::new() }))
 }
 
+impl Siblings {
+    /// What is known here, and where nothing is, there.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self { pinned: self.pinned.or(other.pinned), go_mod: self.go_mod.or(other.go_mod) }
+    }
+}
+
+/// The questions about the other parts of a version: go.mod first, then zip, then info.
+fn other_parts(ask: &Ask) -> Vec<Ask> {
+    let (Ask::Info(version) | Ask::GoMod(version) | Ask::Zip(version)) = ask else { return Vec::new() };
+    let parts = [Ask::GoMod(version.clone()), Ask::Zip(version.clone()), Ask::Info(version.clone())];
+    parts.into_iter().filter(|part| part != ask).collect()
+}
+
 fn siblings(folders: &[(usize, Folder)], ask: &Ask) -> Siblings {
-    let (Ask::Info(version) | Ask::GoMod(version) | Ask::Zip(version)) = ask else { return Siblings::default() };
-    let others = [Ask::GoMod(version.clone()), Ask::Zip(version.clone()), Ask::Info(version.clone())];
-    let has_any = |folder: &Folder| others.iter().any(|other| other != ask && folder.has(other));
+    let others = other_parts(ask);
+    let has_any = |folder: &Folder| others.iter().any(|other| folder.has(other));
     let pinned = folders.iter().find(|(_, folder)| has_any(folder)).map(|(member, _)| *member);
     let go_mod = folders.iter().find_map(|(member, folder)| {
-        let bytes = match ask {
-            Ask::Zip(_) => folder.read(&others[0], MAX_GO_MOD).ok()??.0,
-            Ask::GoMod(_) => zip::go_mod(folder.open(&others[1]).ok()??.file, version).ok()??.into(),
+        let bytes = match (ask, others.first()?) {
+            (Ask::Zip(_), go_mod) => folder.read(go_mod, MAX_GO_MOD).ok()??.0,
+            (Ask::GoMod(version), zip_file) => zip::go_mod(folder.open(zip_file).ok()??.file, version).ok()??.into(),
             _ => return None,
         };
         Some((*member, bytes))
     });
     Siblings { pinned, go_mod }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_small_zip_fits_the_hot_memory_of_the_default_size() {
-        assert!(super::SMALL_ZIP <= (64 << 20) / 64);
-    }
 }

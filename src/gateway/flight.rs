@@ -56,6 +56,12 @@ impl<K: Eq + Hash + Clone, V: Clone> Flights<K, V> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
+    /// The result of a flight that has landed and whose result is still being stored.
+    pub(super) fn peek(&self, key: &K) -> Option<V> {
+        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.get(key)?.borrow().clone()
+    }
+
     /// Joins the flight of this key, starting it where there is none. Nothing is waited for.
     pub(super) fn board(
         self: &Arc<Self>,

@@ -67,7 +67,7 @@ mod tests {
         let newest = |offered: &[Info]| latest_untagged(&pseudo, offered).map(ToString::to_string);
         assert_eq!(newest(&[]).as_deref(), Some("v0.0.0-20200101000000-aaaaaaaaaaaa"));
         let newer = info("v0.0.0-20210101000000-cccccccccccc");
-        assert_eq!(newest(&[newer.clone()]).as_deref(), Some("v0.0.0-20210101000000-cccccccccccc"));
+        assert_eq!(newest(std::slice::from_ref(&newer)).as_deref(), Some("v0.0.0-20210101000000-cccccccccccc"));
         assert_eq!(newest(&[newer, info("v0.1.0-pre")]).as_deref(), Some("v0.1.0-pre"));
         assert_eq!(latest_untagged(&[], &[]), None);
     }

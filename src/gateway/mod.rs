@@ -146,6 +146,8 @@ impl Gateway {
 
     /// A part of a canonical version: from the first folder of the plan that has it, else from the chain.
     async fn immutable(self: &Arc<Self>, plan: &Plan, ask: &Ask, call: &Call, trail: &mut Trail) -> Result<Answer, GatewayError> {
+        // In this order, since a flight is over only when its result is stored.
+        let landed = self.landed_siblings(plan, ask);
         let found = self.look_up(plan, ask).await;
         if let Some((member, answer)) = found.hit {
             trail.cache = CacheStatus::Hit;
@@ -156,7 +158,7 @@ impl Gateway {
         if call.cached_only {
             return Err(GatewayError::NotCached);
         }
-        let landed = self.fly(plan, ask, found.siblings, call).await?;
+        let landed = self.fly(plan, ask, found.siblings.or(landed), call).await?;
         trail.attempts.extend(landed.attempts.iter().cloned());
         let (member, content) = landed.found.ok_or_else(|| GatewayError::chain(&landed.attempts))?;
         trail.upstream = Some(Arc::clone(&self.members[member].name));

@@ -12,8 +12,8 @@ use crate::upstream::UpstreamError;
 const BATCH: usize = 256 << 10;
 
 /// Writes the body into the spool as it arrives. This runs on the gateway's runtime, where a write into the page cache may
-/// block for a moment without keeping a worker from its clients.
-pub(super) async fn receive(body: &mut Body, spool: &mut Spool) -> Result<(), UpstreamError> {
+/// block for a moment without keeping a worker from its clients. After each write `came` is told.
+pub(super) async fn receive(body: &mut Body, spool: &mut Spool, mut came: impl FnMut(&Spool)) -> Result<(), UpstreamError> {
     let mut batch: Vec<Bytes> = Vec::new();
     while let Some(piece) = body.next().await? {
         let mut bytes = piece.len();
@@ -36,6 +36,7 @@ pub(super) async fn receive(body: &mut Body, spool: &mut Spool) -> Result<(), Up
             return Err(EgressError::TooLarge { limit: MAX_ZIP }.into());
         }
         spool.append(&batch).map_err(|e| StoreError::new("write a zip to", "the cache".as_ref(), e))?;
+        came(spool);
         batch.clear();
         match after {
             Some(Ok(_)) => return Ok(()),

@@ -18,7 +18,7 @@ pub const HOLD_BACK: u64 = 64 << 10;
 /// How far a spool has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
-    /// So many bytes are in the file.
+    /// So many bytes may be read.
     Growing(u64),
     /// It is whole and checked, and has so many bytes.
     Whole(u64),
@@ -33,6 +33,7 @@ pub struct Spool {
     path: TempPath,
     progress: watch::Sender<Progress>,
     written: u64,
+    length: Option<u64>,
     done: bool,
 }
 
@@ -68,7 +69,27 @@ impl Drop for TempPath {
 
 impl Spool {
     pub(crate) fn new(file: File, path: TempPath) -> Self {
-        Self { file: Arc::new(file), path, progress: watch::Sender::new(Progress::Growing(0)), written: 0, done: false }
+        Self {
+            file: Arc::new(file),
+            path,
+            progress: watch::Sender::new(Progress::Growing(0)),
+            written: 0,
+            length: None,
+            done: false,
+        }
+    }
+
+    /// Announces the length to come. Then its end is known, and no more than that is held back.
+    pub fn announce(&mut self, length: Option<u64>) {
+        self.length = length;
+    }
+
+    /// The bytes that readers may have before the whole has been checked.
+    pub fn visible(&self) -> u64 {
+        match self.length {
+            Some(length) => self.written.min(length.saturating_sub(HOLD_BACK)),
+            None => self.written.saturating_sub(HOLD_BACK),
+        }
     }
 
     /// A reader from the start.
@@ -85,7 +106,7 @@ impl Spool {
             (&*self.file).write_all(piece)?;
             self.written += piece.len() as u64;
         }
-        self.progress.send_replace(Progress::Growing(self.written));
+        self.progress.send_replace(Progress::Growing(self.visible()));
         Ok(())
     }
 
@@ -144,10 +165,8 @@ impl SpoolReader {
     pub async fn readable(&mut self, offset: u64) -> Result<Readable, Arc<str>> {
         loop {
             let now = match &*self.progress.borrow_and_update() {
-                Progress::Growing(written) => match written.saturating_sub(HOLD_BACK).checked_sub(offset) {
-                    Some(bytes) if bytes > 0 => Some(Readable::Bytes(bytes)),
-                    _ => None,
-                },
+                Progress::Growing(visible) if *visible > offset => Some(Readable::Bytes(visible - offset)),
+                Progress::Growing(_) => None,
                 Progress::Whole(total) if offset >= *total => Some(Readable::End),
                 Progress::Whole(total) => Some(Readable::Bytes(total - offset)),
                 Progress::Failed(reason) => return Err(Arc::clone(reason)),

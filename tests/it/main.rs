@@ -1,1 +1,15 @@
+//! Behaviour over real sockets: the built program, the real go command, upstreams on loopback. No network is needed.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod chain;
+mod commands;
+mod configuration;
+mod go_command;
+mod layers;
+mod lifecycle;
+mod lists;
+mod streaming;

@@ -1,0 +1,187 @@
+//! The configuration: samples that hold, errors that name file, line and key, variables, the machine's Go settings.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use crate::support::gate::program;
+
+fn check(text: &str, variables: &[(&str, &str)]) -> (bool, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("m.toml");
+    fs::write(&file, text).unwrap();
+    let output =
+        program().arg("check").arg("--config").arg(&file).env("HOME", dir.path()).envs(variables.iter().copied()).output().unwrap();
+    (output.status.success(), said(&output).replace(&dir.path().display().to_string(), "DIR"))
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+const GOOD: &str =
+    "[upstreams.a]\ntype = \"goproxy\"\nurl = \"http://a.example\"\n[[routes]]\nmatch = [\"*\"]\nupstreams = [\"a\"]\n";
+
+#[test]
+fn every_sample_is_accepted() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut seen = 0;
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let output = program().arg("check").arg("--config").arg(entry.path()).env("HOME", "/nowhere").output().unwrap();
+        assert!(output.status.success(), "{}: {}", entry.path().display(), said(&output));
+        assert!(said(&output).contains("route 0"), "{}", said(&output));
+        seen += 1;
+    }
+    assert!(seen >= 4, "the default, a company, teams, a restricted network");
+}
+
+#[test]
+fn all_mistakes_are_named_at_once_with_file_line_and_key() {
+    let text = r#"[server]
+listen = "nowhere"
+colour = "red"
+
+[cache]
+max_size = "much"
+list_ttl = 5
+
+[egress]
+connect = "0"
+
+[upstreams.a]
+type = "goproxy"
+url = "ftp://a.example"
+absent = [200]
+
+[upstreams.B]
+type = "goproxy"
+url = "http://user:sesame@b.example"
+
+[upstreams.c]
+type = "vcs"
+
+[upstreams.d]
+type = "directory"
+path = "/does/not/exist"
+
+[[routes]]
+match = ["[", "https://x.example"]
+upstreams = ["a", "zz", "a"]
+fallback = "sometimes"
+verify = "sumdb"
+
+[[routes]]
+upstreams = []
+
+[surprise]
+"#;
+    let (good, said) = check(text, &[("MODGATE_CACHE__MEMORY", "lots"), ("MODGATE_CACHE__SHINE", "bright")]);
+    assert!(!good);
+    for wanted in [
+        "DIR/m.toml:2: server.listen: ",
+        "DIR/m.toml:3: server.colour: unknown key",
+        "DIR/m.toml:6: cache.max_size: ",
+        "DIR/m.toml:7: cache.list_ttl: ",
+        "DIR/m.toml:10: egress.connect: ",
+        "DIR/m.toml:14: upstreams.a.url: ",
+        "DIR/m.toml:15: upstreams.a.absent[0]: ",
+        "DIR/m.toml:17: upstreams.B: ",
+        "DIR/m.toml:19: upstreams.B.url: ",
+        "DIR/m.toml:22: upstreams.c.type: ",
+        "DIR/m.toml:26: upstreams.d.path: ",
+        "DIR/m.toml:29: routes[0].match[0]: ",
+        "DIR/m.toml:30: routes[0].upstreams[1]: there is no upstream \"zz\"",
+        "DIR/m.toml:30: routes[0].upstreams[2]: ",
+        "DIR/m.toml:31: routes[0].fallback: ",
+        "DIR/m.toml:32: routes[0].verify: unknown key",
+        "DIR/m.toml:34: routes[1]: has no match",
+        "DIR/m.toml:35: routes[1].upstreams: ",
+        "DIR/m.toml:37: surprise: unknown key",
+        "environment variable MODGATE_CACHE__MEMORY: cache.memory: ",
+        "environment variable MODGATE_CACHE__SHINE: cache.shine: unknown key",
+    ] {
+        assert!(said.contains(wanted), "missing {wanted:?} in:\n{said}");
+    }
+    assert!(!said.contains("sesame"), "{said}");
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let (good, said) = check("[server\nlisten = 1\n", &[]);
+    assert!(!good && said.contains("DIR/m.toml:1: "), "{said}");
+    let output = program().args(["check", "--config", "/does/not/exist.toml"]).output().unwrap();
+    assert!(!output.status.success() && said_has(&output, "/does/not/exist.toml: cannot be read: "));
+    let (good, said) = check(&format!("{GOOD}[[routes]]\nmatch = [\"github.com\"]\nupstreams = [\"a\"]\n"), &[]);
+    assert!(!good && said.contains("DIR/m.toml:8: routes[1].match: the pattern \"github.com\" never matches"), "{said}");
+    let (good, said) = check("[upstreams.a]\ntype = \"goproxy\"\nurl = \"http://a.example\"\n", &[]);
+    assert!(!good && said.contains("no [[routes]] lead to them"), "{said}");
+}
+
+fn said_has(output: &Output, wanted: &str) -> bool {
+    said(output).contains(wanted)
+}
+
+#[test]
+fn variables_lie_over_the_file_and_the_file_over_the_defaults() {
+    let (good, said) = check(&format!("[server]\nlisten = \"127.0.0.1:1111\"\n[cache]\nmax_size = \"1GiB\"\n{GOOD}"), &[]);
+    assert!(good && said.contains("127.0.0.1:1111") && said.contains("1.0 GiB") && said.contains("127.0.0.1:8081"), "{said}");
+    let variables = [
+        ("MODGATE_SERVER__LISTEN", "127.0.0.1:2222,127.0.0.1:3333"),
+        ("MODGATE_ADMIN__LISTEN", ""),
+        ("MODGATE_UPSTREAMS__A__URL", "http://other.example"),
+        ("MODGATE_SERVICE_HOST", "10.0.0.1"),
+        ("MODGATE_PORT", "tcp://10.0.0.1:80"),
+    ];
+    let (good, said) = check(&format!("[server]\nlisten = \"127.0.0.1:1111\"\n{GOOD}"), &variables);
+    assert!(good, "{said}");
+    for wanted in ["127.0.0.1:2222, 127.0.0.1:3333", "admin       off", "goproxy http://other.example/"] {
+        assert!(said.contains(wanted), "missing {wanted:?} in:\n{said}");
+    }
+}
+
+#[test]
+fn leaks_of_private_names_are_warned_about() {
+    let upstreams = "[upstreams.in]\ntype = \"goproxy\"\nprivate = true\nurl = \"http://in.example\"\n[upstreams.out]\ntype = \"goproxy\"\nurl = \"http://out.example\"\n";
+    let route = |pattern: &str, ups: &str| format!("[[routes]]\nmatch = [{pattern:?}]\nupstreams = {ups}\n");
+    let (good, said) = check(&format!("{upstreams}{}{}", route("corp.example", "[\"in\", \"out\"]"), route("*", "[\"out\"]")), &[]);
+    assert!(good && said.contains("routes[0]: a private module of this route"), "{said}");
+    let (good, said) = check(&format!("{upstreams}{}{}", route("git.example/group/sub", "[\"in\"]"), route("*", "[\"out\"]")), &[]);
+    assert!(good && said.contains("\"git.example/group\" is asked of the public upstream \"out\""), "{said}");
+    let (good, said) = check(&format!("{upstreams}{}{}", route("corp.example", "[\"in\"]"), route("*", "[\"out\"]")), &[]);
+    assert!(good && !said.contains("routes[0]:"), "{said}");
+}
+
+fn zero(variables: &[(&str, &str)]) -> (bool, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let output =
+        program().arg("check").env("HOME", dir.path()).env("GOENV", "off").envs(variables.iter().copied()).output().unwrap();
+    (output.status.success(), said(&output))
+}
+
+#[test]
+fn without_a_configuration_the_go_settings_of_the_machine_count() {
+    let (good, said) =
+        zero(&[("GOPROXY", "https://a.example|https://b.example:8443/x,direct"), ("GOPRIVATE", "*.corp.example,github.com/acme")]);
+    assert!(good, "{said}");
+    for wanted in [
+        "upstream    a.example: goproxy https://a.example/",
+        "upstream    b.example: goproxy https://b.example:8443/x",
+        "*.corp.example,github.com/acme -> nobody",
+        "* -> a.example -(any-error)-> b.example",
+        "\"direct\", which is left out",
+        "/.cache/modgate",
+    ] {
+        assert!(said.contains(wanted), "missing {wanted:?} in:\n{said}");
+    }
+    let (good, said) = zero(&[("GOPROXY", "off")]);
+    assert!(!good && said.contains("GOPROXY names no proxy"), "{said}");
+    for own in ["http://127.0.0.1:8080", "http://localhost:8080,https://a.example", "https://a.example|http://[::1]:8080/"] {
+        let (good, said) = zero(&[
+            ("GOPROXY", own),
+            ("MODGATE_SERVER__LISTEN", if own.contains("::1") { "[::1]:8080" } else { "127.0.0.1:8080" }),
+        ]);
+        assert!(!good && said.contains("it would ask itself without end"), "{own}: {said}");
+    }
+    let (good, said) = zero(&[("GOPROXY", "https://me:sesame@a.example")]);
+    assert!(!good && said.contains("user and password") && !said.contains("sesame"), "{said}");
+}

@@ -1,0 +1,24 @@
+//! What all tests share: modgate as a real process, upstreams that behave and misbehave, modules to serve, a plain HTTP client
+//! that sees every byte, and the go command in a clean room.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+#![allow(unreachable_pub, reason = "a module of test binaries")]
+
+pub mod gate;
+pub mod go;
+pub mod http;
+pub mod modules;
+pub mod upstream;
+
+/// A port of loopback that is free at this moment.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Waits until something holds, for at most ten seconds.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "never came true: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,230 @@
+//! Upstreams on loopback that can be made to misbehave in every way that real ones do, and that remember what they were asked.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::modules::{Module, tree};
+
+/// How one path is answered.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// 200 with these bytes.
+    Good(Vec<u8>),
+    /// A status without more.
+    Status(u16),
+    /// A status with headers and a body.
+    Full(u16, Vec<(String, String)>, Vec<u8>),
+    /// Accepts and never answers.
+    Hang,
+    /// Closes the connection at once.
+    Close,
+    /// Announces the whole body and closes after so many bytes of it.
+    Truncate(Vec<u8>, usize),
+    /// The same in chunks: no last chunk.
+    TruncateChunked(Vec<u8>, usize),
+    /// Announces the whole body and stalls after so many bytes of it.
+    Stall(Vec<u8>, usize),
+    /// Resets the connection after so many bytes.
+    Reset(Vec<u8>, usize),
+    /// Sends a body with neither length nor chunks and closes.
+    NoLength(Vec<u8>),
+    /// 200 in chunks.
+    Chunked(Vec<u8>),
+    /// Waits, then answers.
+    After(Duration, Box<Reply>),
+    /// Sends the body in pieces of so many bytes, waiting between them.
+    Slow(Vec<u8>, usize, Duration),
+}
+
+#[derive(Default)]
+struct State {
+    replies: BTreeMap<String, Reply>,
+    otherwise: Option<Reply>,
+    asked: Vec<String>,
+    heads: Vec<String>,
+}
+
+/// A running upstream. It ends with the test's process.
+#[derive(Clone)]
+pub struct Upstream {
+    pub address: String,
+    state: Arc<Mutex<State>>,
+}
+
+impl Upstream {
+    /// One that serves these modules and says 404 to the rest.
+    pub fn serving(modules: &[Module]) -> Self {
+        let upstream = Self::start();
+        for (path, body) in tree(modules) {
+            upstream.set(&path, Reply::Good(body));
+        }
+        upstream
+    }
+
+    /// One that says 404 to everything until it is told otherwise.
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let state = Arc::new(Mutex::new(State::default()));
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let state = Arc::clone(&shared);
+                std::thread::spawn(move || serve(stream, &state));
+            }
+        });
+        Self { address, state }
+    }
+
+    /// One that answers everything in the same way.
+    pub fn always(reply: Reply) -> Self {
+        let upstream = Self::start();
+        upstream.otherwise(reply);
+        upstream
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// How a path is answered from now on.
+    pub fn set(&self, path: &str, reply: Reply) {
+        self.state.lock().unwrap().replies.insert(path.to_owned(), reply);
+    }
+
+    /// How every path without a reply of its own is answered.
+    pub fn otherwise(&self, reply: Reply) {
+        self.state.lock().unwrap().otherwise = Some(reply);
+    }
+
+    /// Forgets all replies and answers everything in one way.
+    pub fn only(&self, reply: Reply) {
+        let mut state = self.state.lock().unwrap();
+        state.replies.clear();
+        state.otherwise = Some(reply);
+    }
+
+    /// The paths that were asked for, in order.
+    pub fn asked(&self) -> Vec<String> {
+        self.state.lock().unwrap().asked.clone()
+    }
+
+    /// How often a path was asked for.
+    pub fn count(&self, path: &str) -> usize {
+        self.asked().iter().filter(|p| *p == path).count()
+    }
+
+    /// The heads of all requests, as they came.
+    pub fn heads(&self) -> Vec<String> {
+        self.state.lock().unwrap().heads.clone()
+    }
+
+    /// Forgets what was asked.
+    pub fn forget(&self) {
+        self.state.lock().unwrap().asked.clear();
+    }
+}
+
+fn serve(stream: TcpStream, state: &Mutex<State>) {
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let Ok(mut out) = stream.try_clone() else { return };
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut head = String::new();
+        loop {
+            let before = head.len();
+            match reader.read_line(&mut head) {
+                Ok(1..) if head[before..] == *"\r\n" => break,
+                Ok(1..) => {}
+                _ => return,
+            }
+        }
+        // The go command percent-encodes the exclamation mark.
+        let path = head.split(' ').nth(1).unwrap_or_default().replace("%21", "!");
+        let reply = {
+            let mut state = state.lock().unwrap();
+            state.asked.push(path.clone());
+            state.heads.push(head);
+            state.replies.get(&path).or(state.otherwise.as_ref()).cloned().unwrap_or(Reply::Status(404))
+        };
+        if !answer(&mut out, reply) {
+            let _ = out.shutdown(Shutdown::Both);
+            return;
+        }
+    }
+}
+
+/// Sends the reply; whether the connection can go on.
+fn answer(out: &mut TcpStream, reply: Reply) -> bool {
+    let head = |length: usize| format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+    let part = |out: &mut TcpStream, body: &[u8], at: usize| {
+        let _ = out.write_all(head(body.len()).as_bytes());
+        let _ = out.write_all(&body[..at.min(body.len())]);
+        let _ = out.flush();
+    };
+    match reply {
+        Reply::Good(body) => out.write_all(head(body.len()).as_bytes()).and_then(|()| out.write_all(&body)).is_ok(),
+        Reply::Status(status) => write!(out, "HTTP/1.1 {status} X\r\nContent-Length: 2\r\n\r\nno").is_ok(),
+        Reply::Full(status, headers, body) => {
+            let lines: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+            let _ = write!(out, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\n{}\r\n", body.len(), lines.concat());
+            out.write_all(&body).is_ok()
+        }
+        Reply::Hang => {
+            // Until the other side gives up.
+            let _ = out.read(&mut [0; 1]);
+            false
+        }
+        Reply::Close => false,
+        Reply::Truncate(body, at) => {
+            part(out, &body, at);
+            false
+        }
+        Reply::TruncateChunked(body, at) => {
+            let _ = write!(out, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{at:x}\r\n");
+            let _ = out.write_all(&body[..at]);
+            let _ = out.write_all(b"\r\n");
+            false
+        }
+        Reply::Stall(body, at) => {
+            part(out, &body, at);
+            let _ = out.read(&mut [0; 1]);
+            false
+        }
+        Reply::Reset(body, at) => {
+            part(out, &body, at);
+            std::thread::sleep(Duration::from_millis(50));
+            // What was sent and not read makes the close a reset.
+            let _ = rustix::net::sockopt::set_socket_linger(&*out, Some(Duration::ZERO));
+            false
+        }
+        Reply::NoLength(body) => {
+            let _ = out.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+            let _ = out.write_all(&body);
+            false
+        }
+        Reply::Chunked(body) => {
+            let _ = out.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            for chunk in body.chunks(10_000) {
+                let _ = write!(out, "{:x}\r\n", chunk.len());
+                let _ = out.write_all(chunk);
+                let _ = out.write_all(b"\r\n");
+            }
+            out.write_all(b"0\r\n\r\n").is_ok()
+        }
+        Reply::After(wait, reply) => {
+            std::thread::sleep(wait);
+            answer(out, *reply)
+        }
+        Reply::Slow(body, piece, wait) => {
+            let _ = out.write_all(head(body.len()).as_bytes());
+            body.chunks(piece).all(|chunk| {
+                std::thread::sleep(wait);
+                out.write_all(chunk).is_ok()
+            })
+        }
+    }
+}
