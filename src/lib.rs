@@ -1,4 +1,43 @@
-//! modgate: one GOPROXY for a whole company.
+//! modgate: the one GOPROXY that a whole company sets.
+//!
+//! It routes each Go module path, by pattern, to an ordered chain of upstreams, goes on along the chain by rules that can be
+//! read, merges their version lists, keeps what they gave, and can say why it answered as it did.
+//!
+//! # The map
+//!
+//! One crate in layers. A module knows the layers below it and none above; modules of one layer do not know each other. A test
+//! (`tests/it/layers.rs`) reads the source and fails on an upward path. Each component owns its small `Settings`, its error and
+//! its result types; only [`config`] gathers settings, only [`assemble`] builds.
+//!
+//! ```text
+//! 10 cli        one file a command: serve (signals, reload, upkeep), check, explain, gc; mod.rs is clap
+//! 9  assemble   Config -> Gateway: the one place where the parts meet
+//! 8  config     load (figment's layers) -> read (every error, with file, line, key) -> check -> Config; go_env (the machine's
+//!               Go settings)
+//! 7  server     mod.rs: the listener and the way of a request; connection (sendfile), body, respond (headers, ranges), error
+//!               (the one status table), observe (the request line), admin and explain (/-/...)
+//! 6  gateway    mod.rs: Gateway::answer, readable top to bottom; chain (what never changes), copies (what does), transfer (a zip
+//!               on its way), flight (single flight), trail (the decision record); pure: freshness, list, error
+//! 5  upstream   mod.rs: the trait; goproxy, directory; error (the closed classes of failure)
+//! 3  egress     the threads that awc's clients live on: client (requests, redirects, bodies), connect (TCP, TLS, strict ends), tls
+//! 3  store      disk (atomic files), spool (a file that grows, with readers), memory (small hot answers), evict
+//! 2  route      RouteTable::plan(&ModulePath) -> Plan, pure; it says which rule matched
+//! 1  module     path, version, query, escape, pattern, pseudo, ask (URL -> Ask), info, list, zip: no async, nothing of HTTP
+//! 0  base       units, call (request id, cached-only)
+//! ```
+//!
+//! # The way of a request
+//!
+//! A request meets the memory of ready answers first ([`server`]), by its path as it came. Otherwise its path becomes an
+//! [`module::Ask`], and [`gateway::Gateway::answer`] plans the route, looks into the folders of the plan's upstreams, and if
+//! need be joins or starts a flight, which asks the upstreams in order. Values come back up: an [`gateway::Outcome`] holds
+//! the answer or refusal and the [`gateway::Trail`] that explain, log line and error body are made from.
+//!
+//! # Threads
+//!
+//! Workers serve and never wait for a disk, an upstream, or each other. Flights run on the gateway's own runtime, so that they
+//! outlive the request that began them. awc's clients, which cannot leave their thread, have egress threads of their own.
+
 pub mod assemble;
 pub mod base;
 pub mod cli;

@@ -11,6 +11,7 @@
 //!
 //! Specification: RFC 9110 and RFC 9112.
 
+#[expect(clippy::disallowed_types, reason = "the one place where awc's client lives")]
 mod client;
 mod connect;
 mod tls;

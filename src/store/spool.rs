@@ -51,6 +51,7 @@ impl TempPath {
     }
 
     /// Moves the file to its place. Where that fails the file stays a temporary one.
+    #[expect(clippy::disallowed_methods, reason = "the one place where a file gets its name")]
     pub(crate) fn persist(mut self, to: &Path) -> io::Result<()> {
         std::fs::rename(self.path(), to)?;
         self.0 = None;
