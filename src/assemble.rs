@@ -1,6 +1,5 @@
 //! Layer 9: the one place where the parts meet.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::runtime::{Handle, Runtime};
@@ -9,7 +8,6 @@ use crate::config::{Config, UpstreamKind};
 use crate::egress::{Egress, EgressStartError};
 use crate::gateway::{Gateway, Member};
 use crate::server::Site;
-use crate::store::evict::EvictRule;
 use crate::store::{DiskStore, Folder, StoreError};
 use crate::upstream::Upstream;
 use crate::upstream::directory::Directory;
@@ -38,8 +36,8 @@ pub enum StartError {
 
 /// Threads of the gateway's runtime, on which fetches run. They wait more than they work; a slow disk may hold some of them.
 const FETCH_THREADS: usize = 4;
-/// Threads that sync files and read zips' directories.
-const BLOCKING_THREADS: usize = 32;
+/// Threads that sync files and read zips' directories, those included that a dead mount holds.
+const BLOCKING_THREADS: usize = 256;
 /// Threads that talk to upstreams.
 const EGRESS_THREADS: usize = 1;
 
@@ -96,10 +94,4 @@ impl Foundation {
     pub fn close(self) {
         self.runtime.shutdown_background();
     }
-}
-
-/// What eviction keeps to under a configuration. Private upstreams' files are kept: they may be the only copy.
-pub fn evict_rule(config: &Config, max_size: u64) -> EvictRule {
-    let keep: HashSet<String> = config.upstreams.iter().filter(|u| u.private).map(|u| u.name.clone()).collect();
-    EvictRule { max_size, keep }
 }

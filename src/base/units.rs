@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// No duration in a configuration is longer; sums of them stay within what the clock can hold.
+const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
+
 /// Reads a duration such as `30s`, `1h 30m`, `7d` or `250ms`. A bare `0` is allowed and means no time at all.
 ///
 /// # Errors
@@ -11,7 +14,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    humantime::parse_duration(text).map_err(|e| format!("{text:?} is not a duration such as \"30s\" or \"5m\" ({e})"))
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration <= LONGEST => Ok(duration),
+        Ok(_) => Err(format!("{text:?} is longer than ten years")),
+        Err(e) => Err(format!("{text:?} is not a duration such as \"30s\" or \"5m\" ({e})")),
+    }
 }
 
 /// Reads a size in bytes such as `64MiB`, `10GB` or `4096`.
@@ -51,6 +58,7 @@ mod tests {
         assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
         assert!(parse_duration("30").is_err());
         assert!(parse_duration("-1s").is_err());
+        assert!(parse_duration("400000000years").is_err());
         assert_eq!(parse_size("64MiB"), Ok(64 << 20));
         assert_eq!(parse_size("10GB"), Ok(10_000_000_000));
         assert!(parse_size("much").is_err());

@@ -13,7 +13,7 @@ pub(super) fn run(config: Option<&Path>, module: &str, json: bool) -> Result<(),
     let gateway = foundation.gateway(&config);
     let explained = foundation.runtime().block_on(async {
         let explained = explain(&gateway, module).await?;
-        super::serve::settle(&gateway, std::time::Duration::from_secs(10)).await;
+        super::serve::settle(std::slice::from_ref(&gateway), std::time::Duration::from_secs(10)).await;
         Ok::<_, CliError>(explained)
     })?;
     foundation.close();

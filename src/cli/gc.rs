@@ -3,20 +3,17 @@
 use std::path::Path;
 
 use super::{CliError, out};
-use crate::assemble::evict_rule;
 use crate::base::units::show_size;
 use crate::config::Config;
-use crate::store::evict::evict;
+use crate::store::evict::{EvictRule, evict};
 
 pub(super) fn run(config: Option<&Path>, max_size: Option<u64>, private_too: bool) -> Result<(), CliError> {
     let config = Config::load(config)?;
     let Some(max_size) = max_size.or(config.cache.max_size) else {
         return Err(CliError::Said("there is no bound: set cache.max_size, or give --max-size".into()));
     };
-    let mut rule = evict_rule(&config, max_size);
-    if private_too {
-        rule.keep.clear();
-    }
+    let public = || config.upstreams.iter().filter(|u| !u.private).map(|u| u.name.clone()).collect();
+    let rule = EvictRule { max_size, from: (!private_too).then(public) };
     let dir = &config.cache.dir;
     if !dir.is_dir() {
         out(format_args!("{}: nothing there yet", dir.display()));
@@ -33,7 +30,7 @@ pub(super) fn run(config: Option<&Path>, max_size: Option<u64>, private_too: boo
     ));
     if done.after > max_size {
         out(format_args!(
-            "what is left is kept on purpose: {} of private upstreams (--private-too removes them), and files used in the last minute",
+            "what is left is kept on purpose: {} of private or unknown upstreams (--private-too removes them), and files used in the last minute",
             show_size(done.kept)
         ));
     }

@@ -9,12 +9,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::{CliError, err, start_logging, warn};
-use crate::assemble::{Foundation, evict_rule};
+use crate::assemble::Foundation;
 use crate::base::units::show_size;
 use crate::config::{Config, Origin};
 use crate::gateway::Gateway;
 use crate::server::{self, Listen, Role, Shared};
-use crate::store::{DiskStore, evict};
+use crate::store::DiskStore;
+use crate::store::evict::{self, EvictRule};
 
 /// How often the size of the cache is looked at.
 const UPKEEP: Duration = Duration::from_secs(30);
@@ -25,6 +26,7 @@ pub(super) fn run(file: Option<&Path>) -> Result<(), CliError> {
     let config = Config::load(file)?;
     warn(&config);
     let _guard = start_logging(&config.log);
+    raise_file_limit();
     let foundation = Foundation::lay(&config)?;
     let shared = Shared::new(foundation.site(&config));
     let system = actix_rt::System::new();
@@ -42,7 +44,7 @@ async fn serve(file: Option<&Path>, config: Config, foundation: &Foundation, sha
     let handles: Vec<_> = servers.iter().map(actix_server::Server::handle).collect();
     let running: Vec<_> = servers.into_iter().map(|server| actix_rt::spawn(server)).collect();
     greet(&config);
-    foundation.runtime().spawn(upkeep(Arc::clone(foundation.store()), Arc::clone(shared), config.clone()));
+    foundation.runtime().spawn(upkeep(Arc::clone(foundation.store()), Arc::clone(shared), config.cache.max_size));
 
     let mut reload = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -61,7 +63,7 @@ async fn serve(file: Option<&Path>, config: Config, foundation: &Foundation, sha
     let stop = async {
         futures_util::future::join_all(handles.iter().map(|handle| handle.stop(true))).await;
         futures_util::future::join_all(running).await;
-        settle(shared.site().gateway(), deadline.saturating_duration_since(Instant::now())).await;
+        settle(&shared.gateways(), deadline.saturating_duration_since(Instant::now())).await;
     };
     // A second signal, or the end of the grace, ends it at once.
     tokio::select! {
@@ -72,6 +74,16 @@ async fn serve(file: Option<&Path>, config: Config, foundation: &Foundation, sha
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Lets the process have as many open files as the system allows it: connections and files being sent need one each.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current < limit.maximum || limit.maximum.is_none() {
+        // The limit that there is serves too; it only holds fewer.
+        let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
 }
 
 /// The listeners of a configuration. An address that both name serves both.
@@ -137,26 +149,27 @@ fn read_again(file: Option<&Path>, current: &mut Config, foundation: &Foundation
 }
 
 /// Waits until no fetch is under way and all that came is stored.
-pub(super) async fn settle(gateway: &Arc<Gateway>, limit: Duration) {
+pub(super) async fn settle(gateways: &[Arc<Gateway>], limit: Duration) {
+    let under_way = || gateways.iter().map(|g| g.under_way()).sum::<usize>();
     let settled = async {
-        while gateway.under_way() > 0 {
+        while under_way() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     if tokio::time::timeout(limit, settled).await.is_err() {
-        tracing::warn!(fetches = gateway.under_way(), "fetches are given up");
+        tracing::warn!(fetches = under_way(), "fetches are given up");
     }
 }
 
 /// Keeps the disk cache below its bound.
-async fn upkeep(store: Arc<DiskStore>, shared: Arc<Shared>, config: Config) {
-    let Some(max_size) = config.cache.max_size else { return };
-    // Down to nine tenths, so that not every new file brings on another round.
-    let rule = evict_rule(&config, max_size / 10 * 9);
+async fn upkeep(store: Arc<DiskStore>, shared: Arc<Shared>, max_size: Option<u64>) {
+    let max_size = max_size.unwrap_or(u64::MAX);
     let mut counted: Option<Instant> = None;
     loop {
-        if counted.is_none_or(|at| at.elapsed() > RECOUNT) || store.used() > max_size {
-            let (root, rule, over) = (store.root().to_owned(), rule.clone(), max_size);
+        if max_size < u64::MAX && (counted.is_none_or(|at| at.elapsed() > RECOUNT) || store.used() > max_size) {
+            // Down to nine tenths, so that not every new file brings on another round; by the configuration of this moment.
+            let rule = EvictRule { max_size: max_size / 10 * 9, from: Some(shared.site().gateway().evictable()) };
+            let (root, over) = (store.root().to_owned(), max_size);
             let done = tokio::task::spawn_blocking(move || {
                 let used = evict::count(&root)?;
                 if used > over { evict::evict(&root, &rule).map(|done| (done.after, Some(done))) } else { Ok((used, None)) }
@@ -182,5 +195,6 @@ async fn upkeep(store: Arc<DiskStore>, shared: Arc<Shared>, config: Config) {
             counted = Some(Instant::now());
         }
         tokio::time::sleep(UPKEEP).await;
+        shared.site().tidy();
     }
 }

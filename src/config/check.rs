@@ -74,19 +74,25 @@ pub(super) fn check(reading: &Reading, dict: Dict) -> Result<Config, ConfigError
 /// One address or a list; an empty text is none.
 fn addresses(table: &mut Table<'_>, key: &'static str) -> Option<Vec<SocketAddr>> {
     let items = table.items(key)?;
-    let mut found = Vec::new();
+    let mut found: Vec<SocketAddr> = Vec::new();
+    let mut good = true;
     for item in items {
         let text = item.text()?;
         // figment takes a comma-separated variable for one text.
         for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
-            let Some(address) = address(part) else {
-                item.say(format!("{part:?} is not an address such as \"127.0.0.1:8080\" or \":8080\""));
-                return None;
+            let problem = match address(part) {
+                None => format!("{part:?} is not an address such as \"127.0.0.1:8080\" or \":8080\""),
+                Some(address) if found.contains(&address) => format!("{address} stands here twice"),
+                Some(address) => {
+                    found.push(address);
+                    continue;
+                }
             };
-            found.push(address);
+            item.say(problem);
+            good = false;
         }
     }
-    Some(found)
+    good.then_some(found)
 }
 
 fn address(text: &str) -> Option<SocketAddr> {
@@ -284,7 +290,13 @@ fn absent_statuses(items: &[Item<'_>]) -> Option<Vec<u16>> {
         Ok(n) if (400..=599).contains(&n) => Ok(n),
         _ => Err("has to be a status from 400 to 599".to_owned()),
     };
-    items.iter().map(|item| item.parsed(status)).collect()
+    all(items.iter().map(|item| item.parsed(status)))
+}
+
+/// All of them, or nothing; every one is looked at, so that every mistake is said.
+fn all<T>(items: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
+    let looked: Vec<Option<T>> = items.collect();
+    looked.into_iter().collect()
 }
 
 fn route(mut table: Table<'_>, names: &HashMap<String, usize>) -> Option<Route> {
@@ -304,19 +316,14 @@ fn route(mut table: Table<'_>, names: &HashMap<String, usize>) -> Option<Route> 
 }
 
 fn patterns(item: Item<'_>) -> Option<Vec<Pattern>> {
-    let mut found = Vec::new();
-    let empty = |patterns: &[Pattern]| patterns.is_empty().then(|| "at least one pattern is needed".to_owned());
     let whole = item.clone();
-    for item in item.list() {
-        found.extend(item.parsed(|text| Pattern::parse_list(text).map_err(|e| e.to_string()))?);
+    let parse = |item: Item<'_>| item.parsed(|text| Pattern::parse_list(text).map_err(|e| e.to_string()));
+    let found = all(item.list().into_iter().map(parse))?.concat();
+    if found.is_empty() {
+        whole.say("at least one pattern is needed");
+        return None;
     }
-    match empty(&found) {
-        None => Some(found),
-        Some(problem) => {
-            whole.say(problem);
-            None
-        }
-    }
+    Some(found)
 }
 
 fn steps(item: Item<'_>, names: &HashMap<String, usize>) -> Option<Vec<Step>> {
@@ -355,7 +362,7 @@ fn fallback(items: &[Item<'_>]) -> Option<Fallback> {
         }
     }
     let class = |text: &str| FailureClass::parse(text).ok_or_else(|| KNOWN.to_owned());
-    items.iter().map(|item| item.parsed(class)).collect::<Option<_>>().map(Fallback::Classes)
+    all(items.iter().map(|item| item.parsed(class))).map(Fallback::Classes)
 }
 
 /// The machine's Go settings as upstreams and routes.

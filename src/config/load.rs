@@ -45,6 +45,8 @@ pub(super) fn layers(file: Option<&Path>) -> Result<(Reading, Dict), ConfigError
             one(Place::File(path.to_owned(), line), problem)
         })?;
         lines = key_lines(&document);
+        // The two parsers do not agree on every novelty of TOML; what either refuses is refused.
+        Toml::string(&text).data().map_err(|e| one(Place::File(path.to_owned(), None), e.to_string().replace('\n', ", ")))?;
         figment = figment.merge(Named("file", Toml::string(&text)));
     }
     figment = figment.merge(Named(ENVIRONMENT_LAYER, Env::prefixed("MODGATE_").filter(is_key).split("__")));

@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use figment::value::{Dict, Tag, Value};
+use figment::value::{Dict, Num, Tag, Value};
 
 use crate::base::units;
 
@@ -74,10 +74,11 @@ impl Reading {
     pub(super) fn say(&self, tag: Option<Tag>, key: &str, problem: impl Into<String>) {
         let place = match tag.map_or(Layer::File, |t| (self.layer_of)(t)) {
             Layer::Default => Place::Default,
-            Layer::Environment => Place::Environment(format!("MODGATE_{}", key.to_ascii_uppercase().replace('.', "__"))),
+            Layer::Environment => Place::Environment(variable(key)),
             Layer::File => match &self.file {
                 Some(file) => Place::File(file.clone(), self.line(key)),
-                None => Place::Default,
+                // Without a file, what is missing is missing from the environment.
+                None => Place::Environment(variable(key)),
             },
         };
         self.findings.borrow_mut().push(Finding { place, key: key.to_owned(), problem: problem.into() });
@@ -93,6 +94,11 @@ impl Reading {
             key = &key[..key.rfind(['.', '['])?];
         }
     }
+}
+
+/// The environment variable of a key.
+fn variable(key: &str) -> String {
+    format!("MODGATE_{}", key.to_ascii_uppercase().replace('.', "__"))
 }
 
 /// A value and where it stands.
@@ -114,6 +120,8 @@ impl<'r> Item<'r> {
             Value::String(_, s) => Some(s.clone()),
             Value::Char(_, c) => Some(c.to_string()),
             Value::Bool(_, b) => Some(b.to_string()),
+            Value::Num(_, Num::F32(n)) => Some(n.to_string()),
+            Value::Num(_, Num::F64(n)) => Some(n.to_string()),
             Value::Num(_, n) => n.to_i128().map(|n| n.to_string()).or_else(|| n.to_u128().map(|n| n.to_string())),
             _ => None,
         }
@@ -198,7 +206,11 @@ impl<'r> Table<'r> {
 
     /// The tables of a list of tables.
     pub(super) fn list_of_tables(&mut self, key: &'static str) -> Vec<Table<'r>> {
-        self.take(key).map(|item| item.list().into_iter().filter_map(Item::table).collect()).unwrap_or_default()
+        let Some(item) = self.take(key) else { return Vec::new() };
+        if !matches!(item.value, Value::Array(..)) {
+            item.say(format!("has to be a list of tables: [[{key}]]"));
+        }
+        item.list().into_iter().filter_map(Item::table).collect()
     }
 
     pub(super) fn text(&mut self, key: &'static str) -> Option<String> {

@@ -1,9 +1,11 @@
 //! The egress threads: one awc client an upstream, its requests, redirects and bodies.
 
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_http::error::ParseError;
 use awc::error::{ConnectError, PayloadError, SendRequestError};
 use awc::http::StatusCode;
 use awc::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, LOCATION, RETRY_AFTER, TRANSFER_ENCODING};
@@ -13,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
-use super::connect::Connector;
+use super::connect::{Connector, DIAL, Dial, Dialing};
 use super::{BODY_PIECES, Body, EgressError, Job, Limits, MAX_REDIRECTS, Order, Policy, Response, Wait};
 
 /// How an idle connection is kept.
@@ -124,19 +126,48 @@ impl Client {
         let mut again = true;
         loop {
             let request = client.get(wire.as_str()).insert_header((HOST, host.as_str())).no_decompress();
-            // The connector has its own limit for connecting, which comes on top of the wait for the answer.
-            let sent = timeout(self.limits.first_byte + self.limits.connect, request.send()).await;
-            return match sent {
+            return match self.wait(request.send()).await {
                 Ok(Ok(answer)) => Ok(answer),
-                Ok(Err(SendRequestError::Connect(ConnectError::Disconnected) | SendRequestError::Send(_))) if again => {
+                Ok(Err(e)) if again && is_stale(&e) => {
                     again = false;
                     continue;
                 }
                 Ok(Err(e)) => Err(reason(e)),
-                Err(_) => Err(EgressError::Timeout(Wait::FirstByte)),
+                Err(e) => Err(e),
             };
         }
     }
+
+    /// Waits for the head of an answer. The time that connecting takes has a limit of its own and does not count.
+    async fn wait<T>(&self, sending: impl Future<Output = T>) -> Result<T, EgressError> {
+        let dial = Rc::new(Dial::default());
+        let mut sending = std::pin::pin!(DIAL.scope(Rc::clone(&dial), sending));
+        let mut deadline = Instant::now() + self.limits.first_byte;
+        loop {
+            if let Ok(sent) = timeout_at(deadline, &mut sending).await {
+                return Ok(sent);
+            }
+            let now = Instant::now();
+            deadline = match dial.get() {
+                Dialing::Not => return Err(EgressError::Timeout(Wait::FirstByte)),
+                Dialing::Since => now + Duration::from_millis(50),
+                Dialing::Done(at) => at + self.limits.first_byte,
+            };
+            if deadline <= now {
+                return Err(EgressError::Timeout(Wait::FirstByte));
+            }
+        }
+    }
+}
+
+/// Whether a connection went before its answer began, as a kept one does that the server closes in this moment.
+fn is_stale(e: &SendRequestError) -> bool {
+    matches!(
+        e,
+        SendRequestError::Connect(ConnectError::Disconnected)
+            | SendRequestError::Send(_)
+            | SendRequestError::Response(ParseError::Io(_))
+    )
 }
 
 fn make(limits: Limits, tls: Option<Arc<rustls::ClientConfig>>) -> awc::Client {

@@ -4,9 +4,11 @@
 //! body cut off by a proper TLS close would go unnoticed: [`Stream`] turns the end of input into an error, and only a body
 //! that awc still waits for ever meets it.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,6 +19,7 @@ use actix_tls::connect::{ConnectError, ConnectInfo, Connection};
 use awc::http::Uri;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -91,6 +94,31 @@ impl ActixStream for Stream {
     }
 }
 
+/// Whether a request is waiting for a connection to be made.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) enum Dialing {
+    /// It uses one that there was.
+    #[default]
+    Not,
+    /// It is being made.
+    Since,
+    /// It was made at this time.
+    Done(Instant),
+}
+
+pub(super) type Dial = Cell<Dialing>;
+
+tokio::task_local! {
+    /// The dialing of the request that is being sent.
+    pub(super) static DIAL: Rc<Dial>;
+}
+
+/// Notes how far the dialing of the request that is being sent has come.
+fn note(dialing: Dialing) {
+    // A connection that is made for nobody in particular is nobody's wait.
+    let _ = DIAL.try_with(|dial| dial.set(dialing));
+}
+
 /// Makes connections for one upstream's client.
 #[derive(Clone)]
 pub(super) struct Connector {
@@ -110,10 +138,12 @@ impl Service<ConnectInfo<Uri>> for Connector {
         let this = self.clone();
         Box::pin(async move {
             let uri = info.request().clone();
+            note(Dialing::Since);
             let stream = match tokio::time::timeout(this.limit, this.open(&uri)).await {
                 Ok(opened) => opened,
                 Err(_) => Err(EgressError::Timeout(Wait::Connect)),
             };
+            note(Dialing::Done(Instant::now()));
             // awc knows io errors only; the client takes this one out of it again.
             stream.map(|s| Connection::new(uri, s)).map_err(|e| ConnectError::Io(io::Error::other(e)))
         })

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::{GatewayError, Trail};
-use crate::store::SpoolReader;
+use crate::store::{Progress, SpoolReader};
 
 /// The bytes of an answer, wherever they are.
 #[derive(Debug, Clone)]
@@ -28,6 +28,22 @@ pub enum Content {
         /// Its length to come, where the upstream announced it.
         length: Option<u64>,
     },
+}
+
+impl Content {
+    /// The same content with a length: where none was announced, once it is known. For clients who could not tell a whole
+    /// body from a broken one otherwise.
+    pub async fn with_length(self) -> Self {
+        match self {
+            Self::Growing { mut reader, length: None } => {
+                let ended = reader.progress.wait_for(|p| !matches!(p, Progress::Growing(_))).await.map(|p| p.clone());
+                // Of one that failed the reader says so.
+                let length = if let Ok(Progress::Whole(length)) = ended { Some(length) } else { None };
+                Self::Growing { reader, length }
+            }
+            known => known,
+        }
+    }
 }
 
 /// How long an answer stays true.
@@ -68,8 +84,13 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// A part of a canonical version.
+    pub(super) fn new(content: Content, kind: Kind) -> Self {
+        Self { content, kind, lifetime: Lifetime::Immutable, modified: None, partial: Vec::new() }
+    }
+
     pub(super) fn bytes(bytes: Bytes, kind: Kind, lifetime: Lifetime) -> Self {
-        Self { content: Content::Bytes(bytes), kind, lifetime, modified: None, partial: Vec::new() }
+        Self { lifetime, ..Self::new(Content::Bytes(bytes), kind) }
     }
 }
 

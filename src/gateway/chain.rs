@@ -1,24 +1,24 @@
 //! The parts of canonical versions: looked up in the folders of the plan's upstreams, else fetched along the chain.
 //!
 //! The parts of one version come from one upstream: the one that gave a part before is asked first for the others. Where it
-//! fails and the chain goes on, another upstream's part is taken only if the go.mod of both agree, byte by byte; otherwise
-//! it counts as corrupt.
+//! fails and the chain goes on, another upstream's part is taken only if the go.mod of both agree byte by byte, or where only
+//! the info is known, the times; otherwise it counts as corrupt.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::answer::{Answer, Content, Lifetime};
-use super::flight::Pilot;
+use super::answer::{Answer, Content, Kind, Lifetime};
+use super::flight::{self, Flight, Pilot};
 use super::trail::{Attempt, Verdict};
 use super::{Gateway, kind_of, transfer};
 use crate::base::Call;
 use crate::module::zip::{self, MAX_GO_MOD};
-use crate::module::{Ask, ModuleVersion, Query};
-use crate::route::Plan;
-use crate::store::{Folder, Spool, StoreError};
-use crate::upstream::{Incoming, MAX_INFO, UpstreamError};
+use crate::module::{Ask, Info, ModuleVersion, Query};
+use crate::route::{FailureClass, Plan};
+use crate::store::{Folder, Spool, StoreError, Stored};
+use crate::upstream::{Failure, Incoming, MAX_INFO, UpstreamError};
 
 /// Zips up to this many bytes are answered from memory where it has room.
 const SMALL_ZIP: u64 = 256 << 10;
@@ -28,23 +28,25 @@ const SMALL_ZIP: u64 = 256 << 10;
 pub(super) struct Landed {
     pub(super) attempts: Arc<[Attempt]>,
     /// The member that gave it, and what it gave. A zip may still be arriving.
-    pub(super) found: Option<(usize, Content)>,
+    pub(super) found: Option<(usize, Answer)>,
 }
 
 /// What the cache has of a version.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) hit: Option<(usize, Answer)>,
-    pub(super) siblings: Siblings,
+    siblings: Siblings,
 }
 
-/// What the cache has of a version when the part that is asked for is missing.
+/// What is known of a version's other parts when the one that is asked for is missing.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Siblings {
+struct Siblings {
     /// The member that gave another part before.
     pinned: Option<usize>,
-    /// The go.mod of the version as the cache has it, and whose it is.
+    /// The version's go.mod, and whose it is.
     go_mod: Option<(usize, Bytes)>,
+    /// The version's info, and whose it is.
+    info: Option<(usize, Bytes)>,
 }
 
 /// What a member gave.
@@ -53,13 +55,33 @@ enum Part {
     Zip(Incoming),
 }
 
-type ChainPilot = Pilot<(usize, Ask), Landed>;
+type ChainKey = (usize, Ask);
+
+/// One fetch along a chain.
+struct Fetch {
+    plan: Plan,
+    ask: Ask,
+    call: Call,
+    siblings: Siblings,
+    pilot: Pilot<ChainKey, Landed>,
+    attempts: Vec<Attempt>,
+}
+
+impl Fetch {
+    fn land(&self, found: Option<(usize, Answer)>, last: Option<Attempt>) {
+        self.pilot.land(Landed { attempts: self.attempts.iter().cloned().chain(last).collect(), found });
+    }
+}
 
 impl Gateway {
-    /// Looks for a part of a version in the folders of the plan's upstreams, in order.
+    /// Looks for a part of a version in the folders of the plan's upstreams, in order. A directory upstream's own files are not
+    /// looked at here: it is asked in its turn, within its time limit.
     pub(super) async fn look_up(&self, plan: &Plan, ask: &Ask) -> Found {
-        let folders: Vec<(usize, Folder)> =
-            plan.route.steps.iter().map(|s| (s.upstream, self.members[s.upstream].folder.clone())).collect();
+        let steps = plan.route.steps.iter().map(|s| (s.upstream, self.members[s.upstream].folder.clone()));
+        let folders: Vec<(usize, Folder)> = steps.filter(|(_, folder)| folder.is_writable()).collect();
+        if folders.is_empty() {
+            return Found::default();
+        }
         let ask = ask.clone();
         let looked = tokio::task::spawn_blocking(move || {
             for (member, folder) in &folders {
@@ -74,81 +96,121 @@ impl Gateway {
         looked.await.unwrap_or_default()
     }
 
-    /// The other parts of a version that have been fetched and are still being stored.
-    pub(super) fn landed_siblings(&self, plan: &Plan, ask: &Ask) -> Siblings {
-        let landed =
-            other_parts(ask).into_iter().filter_map(|part| Some((self.chains.peek(&(plan.index, part.clone()))?.found?, part)));
-        let mut siblings = Siblings::default();
-        for ((member, content), part) in landed {
-            siblings.pinned.get_or_insert(member);
-            if let (Content::Bytes(bytes), Ask::GoMod(_)) = (content, part) {
-                siblings.go_mod = Some((member, bytes));
-            }
+    /// Fetches a part of a version along the chain, as a flight. `earlier` are the flights for its other parts that were under
+    /// way when this one began: where they come from decides whom this one asks first.
+    pub(super) async fn fetch(
+        self: Arc<Self>,
+        plan: Plan,
+        ask: Ask,
+        earlier: Vec<(ChainKey, Flight<Landed>)>,
+        call: Call,
+        pilot: Pilot<ChainKey, Landed>,
+    ) {
+        let known = known_from(earlier).await;
+        // A flight before this one may have ended between the asker's look and its boarding.
+        let looked = self.look_up(&plan, &ask).await;
+        let siblings = looked.siblings.or(known);
+        let mut fetch = Fetch { plan, ask, call, siblings, pilot, attempts: Vec::new() };
+        if looked.hit.is_some() {
+            return fetch.land(looked.hit, None);
         }
-        siblings
-    }
-
-    /// Fetches a part of a version along the chain, as a flight.
-    pub(super) async fn fetch(self: Arc<Self>, plan: Plan, ask: Ask, siblings: Siblings, call: Call, pilot: ChainPilot) {
-        let mut attempts = Vec::new();
-        let mut steps = plan.route.steps.clone();
-        if let Some(at) = siblings.pinned.and_then(|m| steps.iter().position(|s| s.upstream == m)) {
+        let mut steps = fetch.plan.route.steps.clone();
+        if let Some(at) = fetch.siblings.pinned.and_then(|m| steps.iter().position(|s| s.upstream == m)) {
             let pinned = steps.remove(at);
             steps.insert(0, pinned);
         }
         for step in &steps {
-            let member = step.upstream;
             let started = Instant::now();
-            let expected = siblings.go_mod.as_ref().filter(|(of, _)| *of != member).map(|(_, bytes)| bytes);
-            let result = match self.remembered_absence(member, &ask) {
-                Some(e) => Err(Verdict::Remembered(e)),
-                None => self.part(member, &ask, expected, &call).await.map_err(Verdict::Failed),
-            };
-            let attempt =
-                |verdict| Attempt { upstream: Arc::clone(&self.members[member].name), verdict, elapsed: started.elapsed() };
-            let failed = match result {
-                Ok(Part::Small(bytes)) => {
-                    attempts.push(attempt(Verdict::Fetched));
-                    pilot.land(Landed { attempts: attempts.into(), found: Some((member, Content::Bytes(bytes.clone()))) });
-                    return self.keep(member, ask, bytes).await;
-                }
-                Ok(Part::Zip(incoming)) => match self.bring_zip(member, &ask, incoming, expected, &pilot, &attempts, started).await
-                {
-                    Ok(()) => return,
-                    Err(e) => Verdict::Failed(e),
-                },
-                Err(verdict) => verdict,
-            };
-            let class = failed.failure().map(|e| e.failure.class());
-            if let Some(e) = failed.failure().filter(|_| class == Some(crate::route::FailureClass::Corrupt)) {
-                tracing::error!(upstream = %self.members[member].name, %ask, error = %e, "an upstream sent a corrupt answer");
+            let Some(verdict) = self.step(step.upstream, &fetch, started).await else { return };
+            let class = verdict.failure().map(|e| e.failure.class());
+            if let (Some(e), Some(FailureClass::Corrupt)) = (verdict.failure(), class) {
+                let upstream = &self.members[step.upstream].name;
+                tracing::error!(%upstream, ask = %fetch.ask, error = %e, "an upstream sent a corrupt answer");
             }
-            attempts.push(attempt(failed));
-            if class.is_none_or(|c| !plan.route.goes_on(step, c)) {
+            fetch.attempts.push(self.attempt(step.upstream, verdict, started));
+            if class.is_none_or(|c| !fetch.plan.route.goes_on(step, c)) {
                 break;
             }
         }
-        pilot.land(Landed { attempts: attempts.into(), found: None });
+        fetch.land(None, None);
+    }
+
+    fn attempt(&self, member: usize, verdict: Verdict, started: Instant) -> Attempt {
+        Attempt { upstream: Arc::clone(&self.members[member].name), verdict, elapsed: started.elapsed() }
+    }
+
+    /// One step of a chain: `None` when the flight has landed with what the member gave, else how it failed.
+    async fn step(&self, member: usize, fetch: &Fetch, started: Instant) -> Option<Verdict> {
+        if let Some((e, _)) = self.remembered_absence(member, &fetch.ask) {
+            return Some(Verdict::Remembered(e));
+        }
+        match self.part(member, fetch).await {
+            Ok(Part::Small(bytes)) => {
+                let answer = Answer::bytes(bytes.clone(), kind_of(&fetch.ask), Lifetime::Immutable);
+                fetch.land(Some((member, answer)), Some(self.attempt(member, Verdict::Fetched, started)));
+                self.keep(member, fetch.ask.clone(), bytes).await;
+                None
+            }
+            Ok(Part::Zip(incoming)) => self.bring_zip(member, incoming, fetch, started).await.err().map(Verdict::Failed),
+            Err(e) => Some(Verdict::Failed(e)),
+        }
+    }
+
+    /// A part of a version from the plan's directories, the only upstreams that may be asked when nothing is to be fetched.
+    pub(super) async fn ask_directories(&self, plan: &Plan, ask: &Ask, call: &Call) -> Landed {
+        let mut attempts = Vec::new();
+        for member in plan.route.steps.iter().map(|s| s.upstream).filter(|m| !self.members[*m].folder.is_writable()) {
+            let started = Instant::now();
+            let upstream = &self.members[member].upstream;
+            let small = |bytes| Answer::bytes(bytes, kind_of(ask), Lifetime::Immutable);
+            let found = match ask {
+                Ask::Zip(version) => match upstream.zip(version, call).await {
+                    Ok(Incoming::File(stored)) => whole_file(stored, version, None).await,
+                    Ok(Incoming::Body { .. }) => Err(Failure::Absent(None).into()),
+                    Err(e) => Err(e),
+                },
+                Ask::GoMod(version) => upstream.go_mod(version, call).await.map(small),
+                Ask::Info(version) => self.info(member, version, call).await.map(small),
+                Ask::List(_) | Ask::Latest(_) | Ask::Query(..) => continue,
+            };
+            match found {
+                Ok(answer) => {
+                    attempts.push(self.attempt(member, Verdict::Fetched, started));
+                    return Landed { attempts: attempts.into(), found: Some((member, answer)) };
+                }
+                Err(e) => attempts.push(self.attempt(member, Verdict::Failed(e), started)),
+            }
+        }
+        Landed { attempts: attempts.into(), found: None }
     }
 
     /// Asks one member for a part.
-    async fn part(&self, member: usize, ask: &Ask, expected: Option<&Bytes>, call: &Call) -> Result<Part, UpstreamError> {
-        let upstream = &self.members[member].upstream;
-        let result = match ask {
+    async fn part(&self, member: usize, fetch: &Fetch) -> Result<Part, UpstreamError> {
+        let (upstream, call, siblings) = (&self.members[member].upstream, &fetch.call, &fetch.siblings);
+        let result = match &fetch.ask {
             Ask::Zip(version) => upstream.zip(version, call).await.map(Part::Zip),
-            Ask::GoMod(version) => match upstream.go_mod(version, call).await {
-                Ok(bytes) if expected.is_some_and(|e| *e != bytes) => Err(other_module()),
-                other => other.map(Part::Small),
-            },
+            Ask::GoMod(version) => upstream.go_mod(version, call).await.map(Part::Small),
             Ask::Info(version) => self.info(member, version, call).await.map(Part::Small),
             Ask::List(_) | Ask::Latest(_) | Ask::Query(..) => Err(UpstreamError::corrupt("not a part of a version")),
         };
         if let Err(e) = &result
-            && e.failure.class() == crate::route::FailureClass::Absent
+            && e.failure.class() == FailureClass::Absent
         {
-            self.remember_absence(member, ask, e);
+            self.remember(member, &fetch.ask, e);
         }
-        result
+        let part = result?;
+        match (&fetch.ask, &part, siblings.go_mod_of_another(member), siblings.info_of_another(member)) {
+            (Ask::GoMod(_), Part::Small(own), Some(other), _) if own != other => Err(other_module()),
+            // A zip is compared when it is here.
+            (Ask::GoMod(_) | Ask::Zip(_), _, Some(_), _) => Ok(part),
+            (Ask::Info(version), _, Some(other), _) if upstream.go_mod(version, call).await? != *other => Err(other_module()),
+            (Ask::GoMod(version) | Ask::Zip(version), _, None, Some(other)) => {
+                let own = Info::parse(self.info(member, version, call).await?).map_err(UpstreamError::corrupt)?;
+                let same = Info::parse(other.clone()).is_ok_and(|other| other.time == own.time);
+                if same { Ok(part) } else { Err(other_module()) }
+            }
+            _ => Ok(part),
+        }
     }
 
     async fn info(&self, member: usize, version: &ModuleVersion, call: &Call) -> Result<Bytes, UpstreamError> {
@@ -162,46 +224,32 @@ impl Gateway {
 
     /// Brings a zip home. It lands when its readers can begin. A zip so small that they would get nothing before it is checked
     /// lands when it is whole, so that a bad one still lets the chain go on.
-    #[expect(clippy::too_many_arguments, reason = "one call site, and all of it is this flight's state")]
-    async fn bring_zip(
-        &self,
-        member: usize,
-        ask: &Ask,
-        incoming: Incoming,
-        expected: Option<&Bytes>,
-        pilot: &ChainPilot,
-        before: &[Attempt],
-        started: Instant,
-    ) -> Result<(), UpstreamError> {
-        let Ask::Zip(version) = ask else { return Err(UpstreamError::corrupt("not a zip")) };
+    async fn bring_zip(&self, member: usize, incoming: Incoming, fetch: &Fetch, started: Instant) -> Result<(), UpstreamError> {
+        let Ask::Zip(version) = &fetch.ask else { return Err(UpstreamError::corrupt("not a zip")) };
         let name = &self.members[member].name;
-        let land = |content| {
-            let fetched = Attempt { upstream: Arc::clone(name), verdict: Verdict::Fetched, elapsed: started.elapsed() };
-            let attempts = before.iter().cloned().chain([fetched]).collect();
-            pilot.land(Landed { attempts, found: Some((member, content)) });
-        };
+        let expected = fetch.siblings.go_mod_of_another(member);
+        let land = |answer| fetch.land(Some((member, answer)), Some(self.attempt(member, Verdict::Fetched, started)));
         let (length, mut body) = match incoming {
             Incoming::File(stored) => {
-                let file = stored.file.try_clone().map_err(|e| UpstreamError::corrupt(e.to_string()))?;
-                transfer::check(file, version.clone(), expected.cloned()).await?;
-                land(Content::File { file: Arc::new(stored.file), length: stored.length });
+                land(whole_file(stored, version, expected).await?);
                 return Ok(());
             }
             Incoming::Body { length, body } => (length, body),
         };
         let mut spool = self.store.spool()?;
-        spool.announce(length);
+        spool.announce(length)?;
+        let arriving = |spool: &Spool, length| Answer::new(Content::Growing { reader: spool.reader(), length }, Kind::Zip);
         let mut begun = false;
         let come = |spool: &Spool| {
             if !begun && spool.visible() > 0 {
                 begun = true;
-                land(Content::Growing { reader: spool.reader(), length });
+                land(arriving(spool, length));
             }
         };
         let received = match transfer::receive(&mut body, &mut spool, come).await {
             Ok(()) => match spool.file() {
                 Ok(file) => transfer::check(file, version.clone(), expected.cloned()).await,
-                Err(e) => Err(StoreError::new("read the temporary file of", ask.path().as_ref(), e).into()),
+                Err(e) => Err(StoreError::new("read the temporary file of", fetch.ask.path().as_ref(), e).into()),
             },
             Err(e) => Err(e),
         };
@@ -211,20 +259,20 @@ impl Gateway {
                 return Err(e);
             }
             // The readers have begun and see an aborted body; the next request starts anew.
-            tracing::error!(upstream = %name, %ask, error = %e, "a zip failed while it was being sent on");
+            tracing::error!(upstream = %name, ask = %fetch.ask, error = %e, "a zip failed while it was being sent on");
             return Ok(());
         }
         spool.release();
         if !begun {
-            land(Content::Growing { reader: spool.reader(), length: Some(spool.written()) });
+            land(arriving(&spool, Some(spool.written())));
         }
-        let (folder, ask) = (self.members[member].folder.clone(), ask.clone());
+        let (folder, ask) = (self.members[member].folder.clone(), fetch.ask.clone());
         stored(tokio::task::spawn_blocking(move || folder.commit(&ask, spool)).await);
         Ok(())
     }
 
     /// Stores a small answer. The askers have it already; a disk that fails costs only the next fetch.
-    pub(super) async fn keep(&self, member: usize, ask: Ask, bytes: Bytes) {
+    async fn keep(&self, member: usize, ask: Ask, bytes: Bytes) {
         let folder = self.members[member].folder.clone();
         if folder.is_writable() {
             stored(tokio::task::spawn_blocking(move || folder.keep(&ask, &bytes)).await);
@@ -254,6 +302,8 @@ fn read_part(folder: &Folder, ask: &Ask) -> Result<Option<Answer>, StoreError> {
     let modified = Some(stored.modified);
     let content = if stored.length <= limit {
         match folder.read(ask, limit)? {
+            // Nothing that is kept is empty; a file that is has been damaged.
+            Some((bytes, _)) if bytes.is_empty() => return Ok(None),
             Some((bytes, _)) => Content::Bytes(bytes),
             None => return Ok(None),
         }
@@ -263,34 +313,77 @@ fn read_part(folder: &Folder, ask: &Ask) -> Result<Option<Answer>, StoreError> {
         let too_large = std::io::Error::new(std::io::ErrorKind::FileTooLarge, "larger than such a file can be");
         return Err(StoreError::new("read", ask.path().as_ref(), too_large));
     };
-    Ok(Some(Answer { content, kind: kind_of(ask), lifetime: Lifetime::Immutable, modified, partial: Vec::new() }))
+    Ok(Some(Answer { modified, ..Answer::new(content, kind_of(ask)) }))
+}
+
+/// A zip that is a file already, checked.
+async fn whole_file(stored: Stored, version: &ModuleVersion, expected: Option<&Bytes>) -> Result<Answer, UpstreamError> {
+    let file = stored.file.try_clone().map_err(|e| StoreError::new("read the zip of", version.module.as_str().as_ref(), e))?;
+    transfer::check(file, version.clone(), expected.cloned()).await?;
+    let content = Content::File { file: Arc::new(stored.file), length: stored.length };
+    Ok(Answer { modified: Some(stored.modified), ..Answer::new(content, Kind::Zip) })
 }
 
 impl Siblings {
     /// What is known here, and where nothing is, there.
-    pub(super) fn or(self, other: Self) -> Self {
-        Self { pinned: self.pinned.or(other.pinned), go_mod: self.go_mod.or(other.go_mod) }
+    fn or(self, other: Self) -> Self {
+        Self { pinned: self.pinned.or(other.pinned), go_mod: self.go_mod.or(other.go_mod), info: self.info.or(other.info) }
+    }
+
+    fn go_mod_of_another(&self, member: usize) -> Option<&Bytes> {
+        self.go_mod.as_ref().filter(|(of, _)| *of != member).map(|(_, bytes)| bytes)
+    }
+
+    fn info_of_another(&self, member: usize) -> Option<&Bytes> {
+        self.info.as_ref().filter(|(of, _)| *of != member).map(|(_, bytes)| bytes)
     }
 }
 
+/// What flights for the other parts of a version bring, which are waited for.
+async fn known_from(earlier: Vec<(ChainKey, Flight<Landed>)>) -> Siblings {
+    let mut known = Siblings::default();
+    for ((_, part), flight) in earlier {
+        let Some((member, answer)) = flight::landed(flight).await.ok().and_then(|landed| landed.found) else { continue };
+        known.pinned.get_or_insert(member);
+        match (answer.content, part) {
+            (Content::Bytes(bytes), Ask::GoMod(_)) => known.go_mod = Some((member, bytes)),
+            (Content::Bytes(bytes), Ask::Info(_)) => known.info = Some((member, bytes)),
+            _ => {}
+        }
+    }
+    known
+}
+
 /// The questions about the other parts of a version: go.mod first, then zip, then info.
-fn other_parts(ask: &Ask) -> Vec<Ask> {
+pub(super) fn other_parts(ask: &Ask) -> Vec<Ask> {
     let (Ask::Info(version) | Ask::GoMod(version) | Ask::Zip(version)) = ask else { return Vec::new() };
     let parts = [Ask::GoMod(version.clone()), Ask::Zip(version.clone()), Ask::Info(version.clone())];
     parts.into_iter().filter(|part| part != ask).collect()
 }
 
+/// What the folders hold of a version's other parts. A file that cannot be read now counts as not there.
 fn siblings(folders: &[(usize, Folder)], ask: &Ask) -> Siblings {
     let others = other_parts(ask);
+    let small = |part: &Ask| {
+        let read = |(member, folder): &(usize, Folder)| Some((*member, folder.read(part, MAX_GO_MOD).ok()??.0));
+        folders.iter().find_map(read)
+    };
+    let mut found = Siblings::default();
+    for part in &others {
+        match part {
+            Ask::GoMod(_) => found.go_mod = small(part),
+            Ask::Info(_) => found.info = small(part),
+            Ask::Zip(version) if matches!(ask, Ask::GoMod(_)) => {
+                let of_zip = |(member, folder): &(usize, Folder)| {
+                    let file = folder.open(part).ok()??.file;
+                    Some((*member, zip::go_mod(file, version).ok()??.into()))
+                };
+                found.go_mod = found.go_mod.or_else(|| folders.iter().find_map(of_zip));
+            }
+            _ => {}
+        }
+    }
     let has_any = |folder: &Folder| others.iter().any(|other| folder.has(other));
-    let pinned = folders.iter().find(|(_, folder)| has_any(folder)).map(|(member, _)| *member);
-    let go_mod = folders.iter().find_map(|(member, folder)| {
-        let bytes = match (ask, others.first()?) {
-            (Ask::Zip(_), go_mod) => folder.read(go_mod, MAX_GO_MOD).ok()??.0,
-            (Ask::GoMod(version), zip_file) => zip::go_mod(folder.open(zip_file).ok()??.file, version).ok()??.into(),
-            _ => return None,
-        };
-        Some((*member, bytes))
-    });
-    Siblings { pinned, go_mod }
+    found.pinned = folders.iter().find(|(_, folder)| has_any(folder)).map(|(member, _)| *member);
+    found
 }

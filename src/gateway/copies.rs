@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 
 use super::answer::Lifetime;
 use super::chain::stored;
-use super::flight::Pilot;
+use super::flight::{Flight, Pilot};
 use super::freshness::{Age, Freshness, judge};
 use super::trail::{Attempt, CacheStatus, Trail, Verdict};
 use super::{Gateway, GatewayError, landed};
@@ -78,7 +78,9 @@ impl Gateway {
         call: &Call,
         trail: &mut Trail,
     ) -> Result<(Bytes, Lifetime), GatewayError> {
-        let before = trail.attempts.len();
+        // Whether every upstream before said, itself, that it does not have it.
+        let mut all_absent = true;
+        let mut first = true;
         let mut cached_only_miss = false;
         trail.cache = CacheStatus::Hit;
         for step in &plan.route.steps {
@@ -91,19 +93,24 @@ impl Gateway {
             match copy.result {
                 Ok(bytes) => {
                     trail.upstream = Some(name);
-                    // The next step's turn might come again, so an answer from further down lives no longer than absences do.
-                    let lifetime = if trail.attempts.len() > before + 1 {
-                        super::shorter(copy.lifetime, Lifetime::For(self.settings.not_found_ttl))
-                    } else {
-                        copy.lifetime
+                    // An answer from further down lives no longer than what let it come to its turn.
+                    let lifetime = match (first, all_absent) {
+                        (true, _) => copy.lifetime,
+                        (false, true) => super::shorter(copy.lifetime, Lifetime::For(self.settings.not_found_ttl)),
+                        (false, false) => Lifetime::Passing,
                     };
                     return Ok((bytes, lifetime));
                 }
-                Err(e) if plan.route.goes_on(step, e.failure.class()) => {}
-                Err(_) => break,
+                Err(e) => {
+                    all_absent &= e.failure.class() == FailureClass::Absent && !call.cached_only;
+                    first = false;
+                    if !plan.route.goes_on(step, e.failure.class()) {
+                        break;
+                    }
+                }
             }
         }
-        Err(if cached_only_miss { GatewayError::NotCached } else { GatewayError::chain(&trail.attempts[before..]) })
+        Err(if cached_only_miss { GatewayError::NotCached } else { GatewayError::chain(&trail.attempts) })
     }
 
     async fn read_copies(&self, members: &[usize], ask: &Ask) -> Vec<Option<(Bytes, SystemTime)>> {
@@ -150,14 +157,21 @@ impl Gateway {
                 Ok(made(Err(absent), Verdict::NotCached, Lifetime::Passing))
             }
             (Freshness::Stale, Some((bytes, _))) => {
+                match self.remembered(member, ask) {
+                    Some((e, rest)) if e.failure.class() == FailureClass::Absent => {
+                        return Ok(made(Err(e.clone()), Verdict::Remembered(e), Lifetime::For(rest)));
+                    }
+                    // It failed a moment ago; it gets a moment.
+                    Some((e, _)) => return Ok(made(Ok(bytes), Verdict::Stale(years, Some(e)), Lifetime::Passing)),
+                    None => {}
+                }
                 // A flight that cannot start now is started by the next request.
                 let _ = self.refresh(member, ask, call);
                 Ok(made(Ok(bytes), Verdict::Stale(years, None), Lifetime::Passing))
             }
             (_, copy) => {
-                if let Some(e) = self.remembered_absence(member, ask) {
-                    let lifetime = Lifetime::For(self.settings.not_found_ttl);
-                    return Ok(made(Err(e.clone()), Verdict::Remembered(e), lifetime));
+                if let Some((e, rest)) = self.remembered_absence(member, ask) {
+                    return Ok(made(Err(e.clone()), Verdict::Remembered(e), Lifetime::For(rest)));
                 }
                 let asked = landed(self.refresh(member, ask, call)).await?;
                 Ok(match (asked, copy) {
@@ -173,19 +187,20 @@ impl Gateway {
     }
 
     /// Joins or starts the flight that asks an upstream anew.
-    fn refresh(
-        self: &Arc<Self>,
-        member: usize,
-        ask: &Ask,
-        call: &Call,
-    ) -> Result<tokio::sync::watch::Receiver<Option<Copied>>, super::FlightError> {
-        self.refreshes.board((member, ask.clone()), |pilot| {
+    fn refresh(self: &Arc<Self>, member: usize, ask: &Ask, call: &Call) -> Result<Flight<Copied>, super::FlightError> {
+        self.refreshes.board((member, ask.clone()), &[], |pilot, _| {
             let (this, ask, call) = (Arc::clone(self), ask.clone(), call.clone());
             self.runtime.spawn(async move { this.ask_anew(member, ask, call, pilot).await });
         })
     }
 
     async fn ask_anew(self: Arc<Self>, member: usize, ask: Ask, call: Call, pilot: Pilot<(usize, Ask), Copied>) {
+        // A flight before this one may have ended between the asker's look and its boarding.
+        if let Some((bytes, modified)) = self.read_copies(&[member], &ask).await.pop().flatten()
+            && matches!(judge(Some(Age::of(modified)), self.settings.list_ttl), Freshness::Fresh(_))
+        {
+            return pilot.land(Ok(bytes));
+        }
         let upstream = &self.members[member].upstream;
         let result = match &ask {
             Ask::List(module) => upstream.list(module, &call).await.map(|list| Bytes::from(list.render_all())),
@@ -194,12 +209,9 @@ impl Gateway {
             Ask::Info(_) | Ask::GoMod(_) | Ask::Zip(_) => Err(UpstreamError::corrupt("not a question whose answer changes")),
         };
         if let Err(e) = &result {
-            match e.failure.class() {
-                FailureClass::Absent => self.remember_absence(member, &ask, e),
-                FailureClass::Corrupt => {
-                    tracing::error!(upstream = %self.members[member].name, %ask, error = %e, "an upstream sent a corrupt answer");
-                }
-                _ => tracing::debug!(upstream = %self.members[member].name, %ask, error = %e, "an upstream failed"),
+            self.remember(member, &ask, e);
+            if e.failure.class() == FailureClass::Corrupt {
+                tracing::error!(upstream = %self.members[member].name, %ask, error = %e, "an upstream sent a corrupt answer");
             }
         }
         pilot.land(result.clone());

@@ -10,10 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
+/// A flight that was joined; it has landed when there is something in it.
+pub(super) type Flight<V> = watch::Receiver<Option<V>>;
+
 /// Flights under way, by key.
 #[derive(Debug)]
 pub(super) struct Flights<K, V> {
-    under_way: Mutex<HashMap<K, watch::Receiver<Option<V>>>>,
+    under_way: Mutex<HashMap<K, Flight<V>>>,
     limit: usize,
 }
 
@@ -56,18 +59,14 @@ impl<K: Eq + Hash + Clone, V: Clone> Flights<K, V> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// The result of a flight that has landed and whose result is still being stored.
-    pub(super) fn peek(&self, key: &K) -> Option<V> {
-        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        under_way.get(key)?.borrow().clone()
-    }
-
-    /// Joins the flight of this key, starting it where there is none. Nothing is waited for.
+    /// Joins the flight of this key, starting it where there is none. Nothing is waited for. A new flight is given those of the
+    /// `before` keys that are under way already: it may wait for them, and they never for it.
     pub(super) fn board(
         self: &Arc<Self>,
         key: K,
-        start: impl FnOnce(Pilot<K, V>),
-    ) -> Result<watch::Receiver<Option<V>>, FlightError> {
+        before: &[K],
+        start: impl FnOnce(Pilot<K, V>, Vec<(K, Flight<V>)>),
+    ) -> Result<Flight<V>, FlightError> {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(flight) = under_way.get(&key) {
             return Ok(flight.clone());
@@ -76,15 +75,16 @@ impl<K: Eq + Hash + Clone, V: Clone> Flights<K, V> {
             return Err(FlightError::Full);
         }
         let (landing, flight) = watch::channel(None);
+        let earlier = before.iter().filter_map(|k| Some((k.clone(), under_way.get(k)?.clone()))).collect();
         under_way.insert(key.clone(), flight.clone());
         drop(under_way);
-        start(Pilot { flights: Arc::clone(self), key, landing });
+        start(Pilot { flights: Arc::clone(self), key, landing }, earlier);
         Ok(flight)
     }
 }
 
 /// Waits until the flight has landed.
-pub(super) async fn landed<V: Clone>(mut flight: watch::Receiver<Option<V>>) -> Result<V, FlightError> {
+pub(super) async fn landed<V: Clone>(mut flight: Flight<V>) -> Result<V, FlightError> {
     let result = flight.wait_for(Option::is_some).await.map_err(|_| FlightError::Lost)?;
     result.clone().ok_or(FlightError::Lost)
 }
@@ -102,7 +102,8 @@ mod tests {
         let mut tickets = Vec::new();
         for _ in 0..50 {
             let (starts, mut wait) = (Arc::clone(&starts), wait.clone());
-            tickets.push(flights.board(1, move |pilot| {
+            tickets.push(flights.board(1, &[2], move |pilot, earlier| {
+                assert!(earlier.is_empty());
                 starts.fetch_add(1, Ordering::SeqCst);
                 tokio::spawn(async move {
                     let _ = wait.wait_for(|go| *go).await;
@@ -110,13 +111,13 @@ mod tests {
                 });
             }));
         }
-        assert_eq!(flights.board(2, |_| ()).err(), Some(FlightError::Full));
+        assert_eq!(flights.board(2, &[], |_, _| ()).err(), Some(FlightError::Full));
         go.send_replace(true);
         for ticket in tickets {
             assert_eq!(landed(ticket.expect("room")).await, Ok(7));
         }
         assert_eq!((starts.load(Ordering::SeqCst), flights.count()), (1, 0));
-        let lost = flights.board(3, drop).expect("room");
+        let lost = flights.board(3, &[], |pilot, _| drop(pilot)).expect("room");
         assert_eq!(landed(lost).await, Err(FlightError::Lost));
     }
 }

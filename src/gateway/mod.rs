@@ -19,6 +19,7 @@ pub mod list;
 pub mod trail;
 mod transfer;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,14 +31,15 @@ pub use error::{ChainVerdict, GatewayError};
 pub use trail::{Attempt, CacheStatus, Trail, Verdict};
 
 use crate::base::Call;
+use crate::module::list::VersionList;
 use crate::module::{Ask, Info, ModulePath, ModuleVersion, Query, Version};
-use crate::route::{ListMode, PartialRule, Plan, RouteTable};
+use crate::route::{FailureClass, ListMode, PartialRule, Plan, RouteTable};
 use crate::store::memory::Weigh;
 use crate::store::{DiskStore, Folder, Memory};
 use crate::upstream::{Upstream, UpstreamError};
 use chain::Landed;
 use copies::Copied;
-use flight::{FlightError, Flights};
+use flight::{Flight, FlightError, Flights};
 
 /// How the gateway keeps what it fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,20 +65,24 @@ pub struct Member {
     pub folder: Folder,
 }
 
-/// That an upstream said it does not have something.
-struct Absence {
+/// A failure that is remembered.
+struct Failed {
     until: Instant,
     error: UpstreamError,
 }
 
-impl Weigh for Absence {
+impl Weigh for Failed {
     fn bytes(&self) -> usize {
         size_of::<Self>()
     }
 }
 
-/// The bound of remembered absences, in bytes.
-const ABSENCES: u64 = 8 << 20;
+/// The bound of remembered failures, in bytes.
+const FAILURES: u64 = 8 << 20;
+/// An upstream that could not refresh a copy is not asked for it again for so long.
+const REFRESH_PAUSE: Duration = Duration::from_secs(3);
+/// Lists of more bytes than this are read and merged off the workers.
+const LONG_LIST: usize = 64 << 10;
 
 /// Answers module questions by a table of routes over upstreams and their cached files.
 pub struct Gateway {
@@ -84,7 +90,7 @@ pub struct Gateway {
     routes: RouteTable,
     members: Vec<Member>,
     store: Arc<DiskStore>,
-    absences: Memory<Absence>,
+    failures: Memory<Failed>,
     chains: Arc<Flights<(usize, Ask), Landed>>,
     refreshes: Arc<Flights<(usize, Ask), Copied>>,
     runtime: Handle,
@@ -98,7 +104,7 @@ impl Gateway {
             routes,
             members,
             store,
-            absences: Memory::new(ABSENCES),
+            failures: Memory::new(FAILURES),
             chains: Flights::new(settings.max_fetches),
             refreshes: Flights::new(settings.max_fetches.saturating_mul(4)),
             runtime,
@@ -113,6 +119,11 @@ impl Gateway {
     /// The upstreams, in the order that routes count them.
     pub fn members(&self) -> &[Member] {
         &self.members
+    }
+
+    /// The upstreams whose cached files can be fetched again: those that are not private.
+    pub fn evictable(&self) -> HashSet<String> {
+        self.members.iter().filter(|m| !m.private).map(|m| m.name.to_string()).collect()
     }
 
     /// The cache's files.
@@ -146,23 +157,19 @@ impl Gateway {
 
     /// A part of a canonical version: from the first folder of the plan that has it, else from the chain.
     async fn immutable(self: &Arc<Self>, plan: &Plan, ask: &Ask, call: &Call, trail: &mut Trail) -> Result<Answer, GatewayError> {
-        // In this order, since a flight is over only when its result is stored.
-        let landed = self.landed_siblings(plan, ask);
-        let found = self.look_up(plan, ask).await;
-        if let Some((member, answer)) = found.hit {
+        if let Some((member, answer)) = self.look_up(plan, ask).await.hit {
             trail.cache = CacheStatus::Hit;
             trail.upstream = Some(Arc::clone(&self.members[member].name));
             return Ok(answer);
         }
         trail.cache = CacheStatus::Miss;
-        if call.cached_only {
-            return Err(GatewayError::NotCached);
-        }
-        let landed = self.fly(plan, ask, found.siblings.or(landed), call).await?;
+        let landed = if call.cached_only { self.ask_directories(plan, ask, call).await } else { self.fly(plan, ask, call).await? };
         trail.attempts.extend(landed.attempts.iter().cloned());
-        let (member, content) = landed.found.ok_or_else(|| GatewayError::chain(&landed.attempts))?;
+        let Some((member, answer)) = landed.found else {
+            return Err(if call.cached_only { GatewayError::NotCached } else { GatewayError::chain(&landed.attempts) });
+        };
         trail.upstream = Some(Arc::clone(&self.members[member].name));
-        Ok(Answer { content, kind: kind_of(ask), lifetime: Lifetime::Immutable, modified: None, partial: Vec::new() })
+        Ok(answer)
     }
 
     /// A query. `v1` and `v1.2` agree with the merged list; anything else is the upstreams' to say, in order.
@@ -176,9 +183,9 @@ impl Gateway {
     ) -> Result<Answer, GatewayError> {
         if query.is_version_prefix()
             && let Ok(merged) = self.merged(plan, module, call, trail).await
-            && let Some(version) = list::highest_of_prefix(&merged.list.tagged, query)
+            && let Some(version) = list::highest_of_prefix(&merged.list.tagged, query).cloned()
         {
-            return self.info_of(plan, module, version.clone(), merged.lifetime, call, trail).await;
+            return self.info_of(plan, module, version, &merged, call, trail).await;
         }
         let ask = Ask::Query(module.clone(), query.clone());
         let copied = self.first_copy(plan, &ask, call, trail).await?;
@@ -208,46 +215,49 @@ impl Gateway {
     ) -> Result<Answer, GatewayError> {
         let merged = self.merged(plan, module, call, trail).await;
         if let Ok(merged) = &merged
-            && let Some(version) = list::highest(&merged.list.tagged)
+            && let Some(version) = list::highest(&merged.list.tagged).cloned()
         {
-            return self.info_of(plan, module, version.clone(), merged.lifetime, call, trail).await;
+            return self.info_of(plan, module, version, merged, call, trail).await;
         }
         // An upstream without a list may still know a latest version, so a failure so far is not the last word.
         if let Err(e @ (GatewayError::Partial(_) | GatewayError::Overloaded | GatewayError::Internal)) = &merged {
             return Err(e.clone());
         }
-        let before = trail.attempts.len();
         let gathered = self.gather(plan, &Ask::Latest(module.clone()), call, trail).await?;
         let offered: Vec<Info> = gathered.copies.iter().filter_map(|json| Info::parse(json.clone()).ok()).collect();
         let pseudo = merged.as_ref().map_or(&[][..], |m| &m.list.pseudo);
         let Some(version) = list::latest_untagged(pseudo, &offered).cloned() else {
-            let verdict = GatewayError::chain(&trail.attempts[before..]);
+            // A list that could not be had might have held one, so its failures count too.
+            let verdict = GatewayError::chain(&trail.attempts);
             let all_cached_only = call.cached_only && matches!(verdict, GatewayError::Chain(ChainVerdict::Absent, _));
             return Err(if all_cached_only { GatewayError::NotCached } else { verdict });
         };
-        let lifetime = match &merged {
-            Ok(m) => shorter(m.lifetime, gathered.lifetime),
-            Err(_) => Lifetime::Passing,
+        let chosen_from = match merged {
+            Ok(m) => Merged { lifetime: shorter(m.lifetime, gathered.lifetime), ..m },
+            Err(_) => Merged { list: VersionList::default(), lifetime: Lifetime::Passing, partial: gathered.missing },
         };
         match offered.into_iter().find(|info| info.version == version) {
-            Some(info) => Ok(Answer::bytes(info.json, Kind::Json, lifetime)),
-            None => self.info_of(plan, module, version, lifetime, call, trail).await,
+            Some(info) => {
+                let answer = Answer::bytes(info.json, Kind::Json, chosen_from.lifetime);
+                Ok(Answer { partial: chosen_from.partial, ..answer })
+            }
+            None => self.info_of(plan, module, version, &chosen_from, call, trail).await,
         }
     }
 
-    /// The `.info` of a version that was chosen from a list; the choice lives as long as the list.
+    /// The `.info` of a version that was chosen from a list; the choice lives as long as the list, and lacks what it lacks.
     async fn info_of(
         self: &Arc<Self>,
         plan: &Plan,
         module: &ModulePath,
         version: Version,
-        lifetime: Lifetime,
+        chosen_from: &Merged,
         call: &Call,
         trail: &mut Trail,
     ) -> Result<Answer, GatewayError> {
         let version = ModuleVersion::new(module.clone(), version).map_err(|_| GatewayError::Internal)?;
         let answer = self.immutable(plan, &Ask::Info(version), call, trail).await?;
-        Ok(Answer { lifetime, ..answer })
+        Ok(Answer { lifetime: chosen_from.lifetime, partial: chosen_from.partial.clone(), ..answer })
     }
 
     /// The list of the plan's upstreams, by the route's rule.
@@ -259,10 +269,9 @@ impl Gateway {
         trail: &mut Trail,
     ) -> Result<Merged, GatewayError> {
         let ask = Ask::List(module.clone());
-        let read = |bytes: &Bytes| crate::module::list::VersionList::parse(module, &String::from_utf8_lossy(bytes));
         if plan.route.list == ListMode::First {
             let (bytes, lifetime) = self.first_copy(plan, &ask, call, trail).await?;
-            return Ok(Merged { list: read(&bytes), lifetime, partial: Vec::new() });
+            return Ok(Merged { list: merge_bytes(module, vec![bytes]).await, lifetime, partial: Vec::new() });
         }
         let gathered = self.gather(plan, &ask, call, trail).await?;
         if gathered.copies.is_empty() {
@@ -271,38 +280,50 @@ impl Gateway {
         if !gathered.missing.is_empty() && plan.route.partial == PartialRule::Fail {
             return Err(GatewayError::Partial(gathered.missing));
         }
-        let list = list::merge(gathered.copies.iter().map(read));
+        let list = merge_bytes(module, gathered.copies).await;
         Ok(Merged { list, lifetime: gathered.lifetime, partial: gathered.missing })
     }
 
     /// Joins or starts the flight for a part of a version.
-    async fn fly(self: &Arc<Self>, plan: &Plan, ask: &Ask, siblings: chain::Siblings, call: &Call) -> Result<Landed, GatewayError> {
-        let flight = self.chains.board((plan.index, ask.clone()), |pilot| {
+    async fn fly(self: &Arc<Self>, plan: &Plan, ask: &Ask, call: &Call) -> Result<Landed, GatewayError> {
+        let others: Vec<_> = chain::other_parts(ask).into_iter().map(|part| (plan.index, part)).collect();
+        let flight = self.chains.board((plan.index, ask.clone()), &others, |pilot, earlier| {
             let (this, plan, ask, call) = (Arc::clone(self), plan.clone(), ask.clone(), call.clone());
-            self.runtime.spawn(async move { this.fetch(plan, ask, siblings, call, pilot).await });
+            self.runtime.spawn(async move { this.fetch(plan, ask, earlier, call, pilot).await });
         });
         landed(flight).await
     }
 
-    /// What an upstream said lately about not having something.
-    fn remembered_absence(&self, member: usize, ask: &Ask) -> Option<UpstreamError> {
-        let key = self.absence_key(member, ask);
-        let absence = self.absences.get(&key)?;
-        if absence.until > Instant::now() {
-            return Some(absence.error.clone());
+    /// How an upstream failed lately, where that is remembered, and for how much longer it is.
+    fn remembered(&self, member: usize, ask: &Ask) -> Option<(UpstreamError, Duration)> {
+        let key = self.memory_key(member, ask);
+        let failure = self.failures.get(&key)?;
+        let rest = failure.until.saturating_duration_since(Instant::now());
+        if !rest.is_zero() {
+            return Some((failure.error.clone(), rest));
         }
-        self.absences.forget(&key);
+        self.failures.forget(&key);
         None
     }
 
-    fn remember_absence(&self, member: usize, ask: &Ask, error: &UpstreamError) {
-        if !self.settings.not_found_ttl.is_zero() {
-            let until = Instant::now() + self.settings.not_found_ttl;
-            self.absences.put(&self.absence_key(member, ask), Arc::new(Absence { until, error: error.clone() }));
+    /// The same for what it does not have, which stands for an answer.
+    fn remembered_absence(&self, member: usize, ask: &Ask) -> Option<(UpstreamError, Duration)> {
+        self.remembered(member, ask).filter(|(e, _)| e.failure.class() == FailureClass::Absent)
+    }
+
+    /// Remembers that an upstream does not have something, and shortly that it failed to refresh a copy.
+    fn remember(&self, member: usize, ask: &Ask, error: &UpstreamError) {
+        let time = match error.failure.class() {
+            FailureClass::Absent => self.settings.not_found_ttl,
+            _ => REFRESH_PAUSE,
+        };
+        if !time.is_zero() {
+            let until = Instant::now() + time;
+            self.failures.put(&self.memory_key(member, ask), Arc::new(Failed { until, error: error.clone() }));
         }
     }
 
-    fn absence_key(&self, member: usize, ask: &Ask) -> String {
+    fn memory_key(&self, member: usize, ask: &Ask) -> String {
         format!("{}/{}", self.members[member].name, ask.path())
     }
 }
@@ -314,7 +335,7 @@ impl std::fmt::Debug for Gateway {
 }
 
 /// Waits for a flight and puts its failures into the gateway's words.
-async fn landed<V: Clone>(flight: Result<tokio::sync::watch::Receiver<Option<V>>, FlightError>) -> Result<V, GatewayError> {
+async fn landed<V: Clone>(flight: Result<Flight<V>, FlightError>) -> Result<V, GatewayError> {
     let result = match flight {
         Ok(flight) => flight::landed(flight).await,
         Err(e) => Err(e),
@@ -325,8 +346,20 @@ async fn landed<V: Clone>(flight: Result<tokio::sync::watch::Receiver<Option<V>>
     })
 }
 
+/// Reads lists and makes them one.
+async fn merge_bytes(module: &ModulePath, lists: Vec<Bytes>) -> VersionList {
+    let merge = |module: &ModulePath, lists: &[Bytes]| {
+        list::merge(lists.iter().map(|bytes| VersionList::parse(module, &String::from_utf8_lossy(bytes))))
+    };
+    if lists.iter().map(Bytes::len).sum::<usize>() <= LONG_LIST {
+        return merge(module, &lists);
+    }
+    let module = module.clone();
+    tokio::task::spawn_blocking(move || merge(&module, &lists)).await.unwrap_or_default()
+}
+
 struct Merged {
-    list: crate::module::list::VersionList,
+    list: VersionList,
     lifetime: Lifetime,
     partial: Vec<Arc<str>>,
 }

@@ -151,6 +151,8 @@ fn follow(reader: SpoolReader) -> PieceStream {
 /// The body of any answer of modgate's.
 pub(super) struct Body {
     inner: Inner,
+    /// The connection that it goes out on, which waits for its end before it reads on.
+    slot: Option<Slot>,
     /// What is logged when the body has been sent or given up.
     record: Option<Box<Record>>,
     sent: u64,
@@ -166,15 +168,21 @@ enum Inner {
 
 impl Body {
     pub(super) fn bytes(bytes: Bytes) -> Self {
-        Self { inner: Inner::Bytes(bytes), record: None, sent: 0 }
+        Self { inner: Inner::Bytes(bytes), slot: None, record: None, sent: 0 }
     }
 
     pub(super) fn file(body: FileBody) -> Self {
-        Self { inner: Inner::File(body), record: None, sent: 0 }
+        Self { inner: Inner::File(body), slot: None, record: None, sent: 0 }
     }
 
     pub(super) fn growing(reader: SpoolReader, length: Option<u64>) -> Self {
-        Self { inner: Inner::Growing(follow(reader), length), record: None, sent: 0 }
+        Self { inner: Inner::Growing(follow(reader), length), slot: None, record: None, sent: 0 }
+    }
+
+    /// The same body, going out on this connection.
+    pub(super) fn on(mut self, slot: Slot) -> Self {
+        self.slot = Some(slot);
+        self
     }
 
     /// The same answer without its bytes.
@@ -258,7 +266,7 @@ impl MessageBody for Body {
 
     fn try_into_bytes(self) -> Result<Bytes, Self> {
         match &self.inner {
-            Inner::Bytes(bytes) if self.record.is_none() => Ok(bytes.clone()),
+            Inner::Bytes(bytes) if self.record.is_none() && self.slot.is_none() => Ok(bytes.clone()),
             _ => Err(self),
         }
     }
@@ -266,6 +274,9 @@ impl MessageBody for Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
+        if let Some(slot) = &self.slot {
+            slot.done();
+        }
         if let Inner::File(body) = &self.inner {
             self.sent = body.sent();
         }

@@ -6,6 +6,9 @@
 //! has to write, and when the connection comes to it, it sends the file instead. HTTP sees the announced length
 //! arrive; the dispatcher sees a body that is slow.
 //!
+//! Requests are handed to the dispatcher one at a time (see [`super::head`]); the next one waits until the answer before it has
+//! been handed over.
+//!
 //! `sendfile` waits for the disk where a page is not in memory, so each stretch is first looked for without waiting
 //! (`preadv2` with `RWF_NOWAIT`), and read ahead on a blocking thread where it is missing. A client that takes nothing for
 //! [`STALL`] is given up.
@@ -18,7 +21,7 @@ use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use actix_rt::net::TcpStream;
@@ -26,6 +29,8 @@ use rustix::io::{Errno, ReadWriteFlags};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
+
+use super::head::{self, EndOfHead};
 
 /// What the body gives the dispatcher in the file's stead.
 pub(super) const STAND_IN: &[u8] = b"\0";
@@ -117,19 +122,39 @@ fn read_ahead(file: &File, from: u64, end: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Where a body leaves its file for its connection.
+/// What a connection and the answer under way on it share.
+#[derive(Debug, Default)]
+struct Exchange {
+    /// The file that the connection is to send.
+    job: Option<FileJob>,
+    /// A request is being answered; the next one has to wait.
+    busy: bool,
+    /// Who reads, to be told when the next request's turn has come.
+    reader: Option<Waker>,
+}
+
+/// An answer's side of its connection: where a body leaves its file, and says that it is done.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Slot(Rc<RefCell<Option<FileJob>>>);
+pub(super) struct Slot(Rc<RefCell<Exchange>>);
 
 impl Slot {
     /// Leaves a job. There is one response at a time, and so one job.
     pub(super) fn leave(&self, job: FileJob) {
-        *self.0.borrow_mut() = Some(job);
+        self.0.borrow_mut().job = Some(job);
+    }
+
+    /// The answer has been handed over; the connection may read the next request.
+    pub(super) fn done(&self) {
+        let mut exchange = self.0.borrow_mut();
+        exchange.busy = false;
+        if let Some(reader) = exchange.reader.take() {
+            reader.wake();
+        }
     }
 
     /// The bytes that are still to be sent; `None` when the job is done.
     pub(super) fn rest(&self) -> Option<u64> {
-        self.0.borrow().as_ref().map(|job| job.rest)
+        self.0.borrow().job.as_ref().map(|job| job.rest)
     }
 }
 
@@ -139,13 +164,18 @@ pub(super) struct Connection {
     io: TcpStream,
     slot: Slot,
     stalled: Option<Pin<Box<Sleep>>>,
+    end: EndOfHead,
+    /// Bytes of a head that is not whole yet, and what came after a whole one.
+    ahead: Vec<u8>,
+    /// How many bytes of `ahead` are a whole head that is to be handed over.
+    head: usize,
 }
 
 impl Connection {
     pub(super) fn new(io: TcpStream) -> Self {
         // Answers are written whole; waiting to fill a packet only adds time. A socket that refuses this works all the same.
         let _ = io.set_nodelay(true);
-        Self { io, slot: Slot::default(), stalled: None }
+        Self { io, slot: Slot::default(), stalled: None, end: EndOfHead::default(), ahead: Vec::new(), head: 0 }
     }
 
     /// Where this connection's bodies leave their files.
@@ -155,12 +185,12 @@ impl Connection {
 
     fn poll_some(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let slot = Rc::clone(&self.slot.0);
-        let mut slot = slot.borrow_mut();
-        match (slot.as_mut(), buf) {
+        let mut exchange = slot.borrow_mut();
+        match (exchange.job.as_mut(), buf) {
             (None, _) => Pin::new(&mut self.io).poll_write(cx, buf),
             (Some(job), [_stand_in]) => {
                 ready!(self.poll_send(cx, job))?;
-                *slot = None;
+                exchange.job = None;
                 // The body, of the same task, has something to say now: that it is complete.
                 cx.waker().wake_by_ref();
                 Poll::Ready(Ok(buf.len()))
@@ -223,8 +253,71 @@ impl AsyncWrite for Connection {
     }
 }
 
+impl Connection {
+    /// Looks for the end of the head in what came last, and hands over what is whole.
+    fn take_head(&mut self, from: usize, buf: &mut ReadBuf<'_>) {
+        match self.end.find(&self.ahead[from..]) {
+            Some(end) => self.head = from + end,
+            None if self.ahead.len() > head::MAX_HEAD => self.refuse(if self.ahead.contains(&b'\n') { 431 } else { 414 }),
+            None => return,
+        }
+        if let Some(status) = head::refused(&self.ahead[..self.head]) {
+            self.refuse(status);
+        }
+        self.hand_over(buf);
+    }
+
+    /// Puts another request in the place of the one that came; the connection ends with its answer.
+    fn refuse(&mut self, status: u16) {
+        self.ahead = head::stand_in(status);
+        self.head = self.ahead.len();
+    }
+
+    /// Gives the dispatcher as much of the whole head as it has room for.
+    fn hand_over(&mut self, buf: &mut ReadBuf<'_>) {
+        let length = self.head.min(buf.remaining());
+        buf.put_slice(&self.ahead[..length]);
+        self.ahead.drain(..length);
+        self.head -= length;
+        self.slot.0.borrow_mut().busy = self.head == 0;
+    }
+}
+
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        let this = &mut *self;
+        {
+            let mut exchange = this.slot.0.borrow_mut();
+            if exchange.busy {
+                exchange.reader = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+        }
+        if this.head > 0 {
+            this.hand_over(buf);
+            return Poll::Ready(Ok(()));
+        }
+        if !this.ahead.is_empty() {
+            // A request that came together with the one before.
+            this.end = EndOfHead::default();
+            this.take_head(0, buf);
+            if this.slot.0.borrow().busy || this.head > 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        loop {
+            let before = this.ahead.len();
+            let mut piece = [0; 4096];
+            let mut into = ReadBuf::new(&mut piece);
+            ready!(Pin::new(&mut this.io).poll_read(cx, &mut into))?;
+            if into.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            this.ahead.extend_from_slice(into.filled());
+            this.take_head(before, buf);
+            if this.slot.0.borrow().busy || this.head > 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }

@@ -11,14 +11,15 @@ mod body;
 mod connection;
 mod error;
 pub mod explain;
+mod head;
 pub mod observe;
 mod respond;
 
 use std::future::{Future, Ready, ready};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -59,17 +60,38 @@ const CACHED_ONLY_PATH: &str = "/cached-only";
 pub struct Site {
     gateway: Arc<Gateway>,
     ready: Memory<Prepared>,
+    /// Files that stay open for their next asker.
+    open: Memory<Prepared>,
 }
 
 impl Site {
     /// A gateway, and `memory` bytes for its small answers.
     pub fn new(gateway: Arc<Gateway>, memory: u64) -> Self {
-        Self { gateway, ready: Memory::new(memory) }
+        // An eighth of what the process may have open, and never many: connections need theirs.
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
+        let files = (limit / 8).clamp(16, 1024);
+        let weight = respond::OPEN_FILE_WEIGHT as u64;
+        Self { gateway, ready: Memory::new(memory), open: Memory::new(files * weight) }
     }
 
     /// Closes the files that are held open for their next asker: after eviction, whose space they would keep.
     pub fn close_files(&self) {
-        self.ready.retain(|prepared| !prepared.is_file());
+        self.open.retain(|_| false);
+    }
+
+    /// Closes those that have been open for their time, so that removed ones give their space back.
+    pub fn tidy(&self) {
+        let now = Instant::now();
+        self.open.retain(|prepared| prepared.is_fresh(now));
+    }
+
+    fn find(&self, path: &str) -> Option<Arc<Prepared>> {
+        self.ready.get(path).or_else(|| self.open.get(path))
+    }
+
+    fn put(&self, path: &str, prepared: Prepared) {
+        let memory = if prepared.is_file() { &self.open } else { &self.ready };
+        memory.put(path, Arc::new(prepared));
     }
 
     /// The gateway.
@@ -81,18 +103,29 @@ impl Site {
 /// What all workers share.
 pub struct Shared {
     site: ArcSwap<Site>,
+    /// Gateways of configurations before, which may still have fetches under way.
+    before: Mutex<Vec<Weak<Gateway>>>,
     stopping: AtomicBool,
 }
 
 impl Shared {
     /// Starts with a site.
     pub fn new(site: Site) -> Arc<Self> {
-        Arc::new(Self { site: ArcSwap::from_pointee(site), stopping: AtomicBool::new(false) })
+        Arc::new(Self { site: ArcSwap::from_pointee(site), before: Mutex::default(), stopping: AtomicBool::new(false) })
     }
 
     /// Puts another site in its place. Requests under way finish with the one they began with.
     pub fn swap(&self, site: Site) {
-        self.site.store(Arc::new(site));
+        let old = self.site.swap(Arc::new(site));
+        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        before.retain(|gateway| gateway.strong_count() > 0);
+        before.push(Arc::downgrade(&old.gateway));
+    }
+
+    /// The gateway of this moment, and those before it that somebody still needs.
+    pub fn gateways(&self) -> Vec<Arc<Gateway>> {
+        let before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        before.iter().filter_map(Weak::upgrade).chain([Arc::clone(&self.site().gateway)]).collect()
     }
 
     /// The site of this moment.
@@ -237,13 +270,14 @@ impl Front {
         }
         let path = request.uri().path();
         let site = self.shared.site.load();
-        let prepared = site.ready.get(path)?;
+        let prepared = site.find(path)?;
         let now = Instant::now();
         if !prepared.is_fresh(now) {
             return None;
         }
         let (id, id_value) = request_id(request.headers());
-        let mut response = prepared.respond(request.headers(), || slot_of(request));
+        let slot = slot_of(request);
+        let mut response = prepared.respond(request.headers(), &slot).map_body(|_, body| body.on(slot));
         response.headers_mut().insert(REQUEST_ID, id_value);
         if !observe::wanted() {
             return Some(response);
@@ -261,6 +295,7 @@ impl Front {
         let mut record = Record::new(id.clone(), &request, started, Trail::default(), StatusCode::OK);
         let made = match refuse_early(&request) {
             Some(refusal) => Err(refusal),
+            None if request.uri().path().starts_with(head::REFUSED) => Err(refused_head(request.uri().path())),
             None if request.uri().path().starts_with("/-/") => self.admin(&request).await,
             None => self.proxy(&request, &id, &mut record).await,
         };
@@ -272,6 +307,7 @@ impl Front {
             response = response.map_body(|_, body| body.into_head());
         }
         response.headers_mut().insert(REQUEST_ID, id_value);
+        let response = response.map_body(|_, body| body.on(slot_of(&request)));
         record.status = response.status();
         recorded(response, record)
     }
@@ -300,9 +336,12 @@ impl Front {
         let Outcome { result, trail } = site.gateway.answer(&ask, &call).await;
         record.trail = trail;
         match result {
-            Ok(answer) => {
+            Ok(mut answer) => {
+                if request.head().version < actix_http::Version::HTTP_11 {
+                    answer.content = answer.content.with_length().await;
+                }
                 if let Some(prepared) = Prepared::of(&answer, record.trail.upstream.clone()) {
-                    site.ready.put(path, Arc::new(prepared));
+                    site.put(path, prepared);
                 }
                 Ok(respond::of_answer(answer, request.headers(), slot_of(request)))
             }
@@ -323,6 +362,15 @@ fn recorded(response: Response<Body>, mut record: Record) -> Response<Body> {
     let bytes = if response.body().is_head() { 0 } else { record.expected.unwrap_or(0) };
     record.log(bytes, true);
     response
+}
+
+/// The refusal of a head that the connection did not hand over.
+fn refused_head(path: &str) -> Refusal {
+    match path.strip_prefix(head::REFUSED) {
+        Some("414") => Refusal::new(StatusCode::URI_TOO_LONG, "a request line of more than 8 KiB"),
+        Some("431") => Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "more than 64 KiB, or 90 fields, of header"),
+        _ => Refusal::new(StatusCode::BAD_REQUEST, "not a request line of HTTP/1, or one with characters that a URL cannot hold"),
+    }
 }
 
 /// Where the request's connection takes files from.

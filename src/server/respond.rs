@@ -20,6 +20,10 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 const PARTIAL: HeaderName = HeaderName::from_static("modgate-partial");
 /// How long an open file is sent without being looked up again.
 const OPEN_FILE: Duration = Duration::from_secs(60);
+/// What one open file counts in the memory of open files.
+pub(super) const OPEN_FILE_WEIGHT: usize = 4096;
+/// How long an answer is sent from memory without its file being looked at, whose time of last use orders eviction.
+const UNSEEN: Duration = Duration::from_secs(3600);
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 
 /// An answer made ready once, to be sent any number of times.
@@ -28,8 +32,8 @@ pub(super) struct Prepared {
     headers: Vec<(HeaderName, HeaderValue)>,
     etag: Option<HeaderValue>,
     content: Lasting,
-    /// When it stops being true; `None` for never.
-    until: Option<Instant>,
+    /// When it stops being true, or is looked up again.
+    until: Instant,
     pub(super) upstream: Option<Arc<str>>,
 }
 
@@ -44,34 +48,32 @@ impl Weigh for Prepared {
     fn bytes(&self) -> usize {
         let content = match &self.content {
             Lasting::Bytes(bytes) => bytes.len(),
-            // An open file costs the process more than memory: with this, the default size holds a thousand.
-            Lasting::File(..) => 64 << 10,
+            Lasting::File(..) => return OPEN_FILE_WEIGHT / 2,
         };
         size_of::<Self>() + self.headers.len() * size_of::<(HeaderName, HeaderValue)>() + content
     }
 }
 
 impl Prepared {
-    /// Makes an answer ready where it stays true for a while. A file stays open meanwhile, but is looked up again after a
-    /// minute, so that one that was removed or replaced is not sent for ever.
+    /// Makes an answer ready where it stays true for a while.
     pub(super) fn of(answer: &Answer, upstream: Option<Arc<str>>) -> Option<Self> {
         let (content, limit) = match &answer.content {
-            Content::Bytes(bytes) => (Lasting::Bytes(bytes.clone()), None),
-            Content::File { file, length } => (Lasting::File(Arc::clone(file), *length), Some(OPEN_FILE)),
+            Content::Bytes(bytes) => (Lasting::Bytes(bytes.clone()), UNSEEN),
+            Content::File { file, length } => (Lasting::File(Arc::clone(file), *length), OPEN_FILE),
             Content::Growing { .. } => return None,
         };
         let lifetime = match answer.lifetime {
             Lifetime::Immutable => limit,
-            Lifetime::For(rest) if !rest.is_zero() => Some(rest.min(Duration::from_secs(86_400))),
+            Lifetime::For(rest) if !rest.is_zero() => rest.min(limit),
             Lifetime::For(_) | Lifetime::Passing => return None,
         };
-        let until = lifetime.map(|rest| Instant::now() + rest);
+        let until = Instant::now() + lifetime;
         Some(Self { headers: headers_of(answer), etag: etag_of(answer), content, until, upstream })
     }
 
     /// Whether it is still true.
     pub(super) fn is_fresh(&self, now: Instant) -> bool {
-        self.until.is_none_or(|until| now < until)
+        now < self.until
     }
 
     /// Whether it holds an open file.
@@ -80,10 +82,10 @@ impl Prepared {
     }
 
     /// The response, for a request that came with these headers over the slot's connection.
-    pub(super) fn respond(&self, request: &HeaderMap, slot: impl FnOnce() -> Slot) -> Response<Body> {
+    pub(super) fn respond(&self, request: &HeaderMap, slot: &Slot) -> Response<Body> {
         let source = match &self.content {
             Lasting::Bytes(bytes) => Source::Bytes(bytes.clone()),
-            Lasting::File(file, length) => Source::File(slot(), Arc::clone(file), *length),
+            Lasting::File(file, length) => Source::File(slot.clone(), Arc::clone(file), *length),
         };
         respond(&self.headers, self.etag.as_ref(), source, request)
     }

@@ -7,8 +7,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use crate::module::Ask;
 /// The folder of temporary files, beside the upstreams' folders. No upstream's name starts with a dot.
 pub(crate) const TEMP: &str = ".tmp";
 /// A file's time of last use is renewed when it is older than this.
-const TOUCH_AFTER: Duration = Duration::from_secs(3600);
+const TOUCH_AFTER: Duration = Duration::from_secs(3000);
 
 /// The whole cache of one process.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct DiskStore {
     root: PathBuf,
     temp: PathBuf,
     /// Held for the life of the process; its lock tells others that the temporary folder is in use.
-    _lock: File,
+    lock: Mutex<File>,
     next: AtomicU64,
     used: AtomicU64,
 }
@@ -47,13 +47,11 @@ impl DiskStore {
             let temp = temps.join(format!("{}-{attempt}", std::process::id()));
             match fs::create_dir(&temp) {
                 Ok(()) => {
-                    let lock = temp.join("lock");
-                    let file = File::create_new(&lock).map_err(|e| StoreError::new("write in the cache folder", &lock, e))?;
-                    file.try_lock().map_err(|e| StoreError::new("lock", &lock, e.into()))?;
+                    let lock = Mutex::new(lock_folder(&temp)?);
                     return Ok(Arc::new(Self {
                         root: root.to_owned(),
                         temp,
-                        _lock: file,
+                        lock,
                         next: AtomicU64::new(0),
                         used: AtomicU64::new(0),
                     }));
@@ -86,13 +84,19 @@ impl DiskStore {
 
     fn temp_file(&self) -> Result<(File, TempPath), StoreError> {
         let path = self.temp.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(|e| StoreError::new("make the temporary file", &path, e))?;
-        Ok((file, TempPath::new(path)))
+        let open = || OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+        let file = match open() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                // Somebody removed the cache's folder; it is made again.
+                fs::create_dir_all(&self.temp).map_err(|e| StoreError::new("make the cache folder", &self.temp, e))?;
+                if let Ok(lock) = lock_folder(&self.temp) {
+                    *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = lock;
+                }
+                open()
+            }
+            other => other,
+        };
+        Ok((file.map_err(|e| StoreError::new("make the temporary file", &path, e))?, TempPath::new(path)))
     }
 
     /// The bytes in the cache, as far as counted: the last full count and what was added since.
@@ -111,6 +115,14 @@ impl Drop for DiskStore {
         // What stays (a file still being read, a full disk) is swept at the next start.
         let _ = fs::remove_dir_all(&self.temp);
     }
+}
+
+/// Makes and locks the file that tells that a temporary folder is in use.
+fn lock_folder(temp: &Path) -> Result<File, StoreError> {
+    let lock = temp.join("lock");
+    let file = File::create_new(&lock).map_err(|e| StoreError::new("write in the cache folder", &lock, e))?;
+    file.try_lock().map_err(|e| StoreError::new("lock", &lock, e.into()))?;
+    Ok(file)
 }
 
 /// Removes the temporary folders of processes that are gone. Failures are left for the next start.
@@ -230,20 +242,26 @@ impl Folder {
         let path = self.path(ask);
         let wrap = |e| StoreError::new("keep", &path, e);
         let written = spool.written();
-        let (file, temp) = spool.into_parts();
+        let (file, mut temp) = spool.into_parts();
         file.sync_data().map_err(wrap)?;
-        // A refreshed list takes the place of the one before.
+        // A refreshed list takes the place of the one before; a part of a version never does.
         let before = fs::metadata(&path).map_or(0, |m| m.len());
+        let is_part = matches!(ask, Ask::Info(_) | Ask::GoMod(_) | Ask::Zip(_));
+        if is_part && before > 0 {
+            return Ok(());
+        }
         let parent = path.parent().unwrap_or(&self.root);
-        for last_try in [false, true] {
+        let mut tries = 3;
+        loop {
             fs::create_dir_all(parent).map_err(wrap)?;
-            match fs::metadata(parent) {
+            // An empty file under its name is no part of anything: it was damaged, and is replaced.
+            let named = if is_part && !path.exists() { temp.persist_once(&path) } else { temp.persist(&path) };
+            match named {
                 // Eviction removes empty folders; it may have come between.
-                Err(e) if e.kind() == io::ErrorKind::NotFound && !last_try => {}
-                _ => break,
+                Err(e) if e.kind() == io::ErrorKind::NotFound && tries > 0 => tries -= 1,
+                other => break other.map_err(wrap)?,
             }
         }
-        temp.persist(&path).map_err(wrap)?;
         store.used.fetch_add(written.saturating_sub(before), Ordering::Relaxed);
         Ok(())
     }

@@ -13,8 +13,9 @@ use super::disk::TEMP;
 pub struct EvictRule {
     /// The bytes that may stay.
     pub max_size: u64,
-    /// Upstreams whose files stay, because they may be the only copy there is: the private ones.
-    pub keep: HashSet<String>,
+    /// The upstreams whose files may go; `None` for all. Those of a private one may be the only copy there is, and of a folder
+    /// that no upstream owns nobody can say.
+    pub from: Option<HashSet<String>>,
 }
 
 /// What eviction found and did.
@@ -50,7 +51,7 @@ pub fn evict(root: &Path, rule: &EvictRule) -> Result<Evicted, StoreError> {
     for (name, folder) in folders(root)? {
         let before = entries.len();
         walk(&folder, &mut |entry| entries.push(entry))?;
-        if rule.keep.contains(&name) {
+        if rule.from.as_ref().is_some_and(|from| !from.contains(&name)) {
             result.kept += entries.drain(before..).map(|e| e.length).sum::<u64>();
         }
     }
@@ -155,7 +156,7 @@ mod tests {
         file(dir.path(), "public/example.com/b/@v/v1.0.0.zip", 1000, 10);
         file(dir.path(), "private/corp.example/c/@v/v1.0.0.zip", 1000, 90);
         file(dir.path(), ".tmp/1-0/7", 5000, 90);
-        let rule = EvictRule { max_size: 2500, keep: HashSet::from(["private".to_owned()]) };
+        let rule = EvictRule { max_size: 2500, from: Some(HashSet::from(["public".to_owned()])) };
         let done = evict(dir.path(), &rule).expect("evict");
         assert_eq!(done, Evicted { before: 3000, after: 2000, removed: 1, kept: 1000 });
         assert!(!dir.path().join("public/example.com/a").exists(), "the empty folders go too");
@@ -163,7 +164,7 @@ mod tests {
         assert!(dir.path().join("private/corp.example/c/@v/v1.0.0.zip").exists());
         assert!(dir.path().join(".tmp/1-0/7").exists());
         assert_eq!(count(dir.path()).expect("count"), 2000);
-        let all = evict(dir.path(), &EvictRule { max_size: 0, keep: HashSet::new() }).expect("evict");
+        let all = evict(dir.path(), &EvictRule { max_size: 0, from: None }).expect("evict");
         assert_eq!((all.after, all.removed), (0, 2));
     }
 }

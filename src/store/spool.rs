@@ -12,6 +12,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::StoreError;
+
 /// How many bytes at the end of a body are kept from readers until it has been checked.
 pub const HOLD_BACK: u64 = 64 << 10;
 
@@ -52,10 +54,24 @@ impl TempPath {
 
     /// Moves the file to its place. Where that fails the file stays a temporary one.
     #[expect(clippy::disallowed_methods, reason = "the one place where a file gets its name")]
-    pub(crate) fn persist(mut self, to: &Path) -> io::Result<()> {
+    pub(crate) fn persist(&mut self, to: &Path) -> io::Result<()> {
         std::fs::rename(self.path(), to)?;
         self.0 = None;
         Ok(())
+    }
+
+    /// The same for a name that is given once: where it has been taken meanwhile, the file under it stays.
+    pub(crate) fn persist_once(&mut self, to: &Path) -> io::Result<()> {
+        match rustix::fs::renameat_with(rustix::fs::CWD, self.path(), rustix::fs::CWD, to, rustix::fs::RenameFlags::NOREPLACE) {
+            Ok(()) => {
+                self.0 = None;
+                Ok(())
+            }
+            Err(rustix::io::Errno::EXIST) => Ok(()),
+            // A file system that cannot do this.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if !to.exists() => self.persist(to),
+            Err(e) => Err(e.into()),
+        }
     }
 }
 
@@ -80,9 +96,21 @@ impl Spool {
         }
     }
 
-    /// Announces the length to come. Then its end is known, and no more than that is held back.
-    pub fn announce(&mut self, length: Option<u64>) {
+    /// Announces the length to come. Then its end is known, and no more than that is held back; and a disk without room for it
+    /// says so now, before anybody has been sent its beginning.
+    ///
+    /// # Errors
+    /// That there is no room.
+    pub fn announce(&mut self, length: Option<u64>) -> Result<(), StoreError> {
         self.length = length;
+        let Some(length) = length.filter(|n| *n > 0) else { return Ok(()) };
+        match rustix::fs::fallocate(&*self.file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, length) {
+            Err(e @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT)) => {
+                Err(StoreError::new("make room for a zip in", self.path.path(), e.into()))
+            }
+            // A file system that cannot reserve finds out while writing.
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// The bytes that readers may have before the whole has been checked.

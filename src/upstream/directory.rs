@@ -2,9 +2,11 @@
 //! reads it by `GOPROXY=file://…`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use super::{Boxed, Failure, Incoming, MAX_INFO, MAX_LIST, Outage, Upstream, UpstreamError, check_go_mod, read_list};
 use crate::base::Call;
@@ -19,25 +21,39 @@ pub struct Directory {
     root: PathBuf,
     folder: Folder,
     limit: Duration,
+    /// Looks under way. On a dead mount they never end, and each holds a thread.
+    looks: Arc<Semaphore>,
 }
+
+/// The most looks into one directory at once.
+const LOOKS: usize = 16;
 
 impl Directory {
     /// A directory; `limit` bounds each look into it, since a dead mount never answers.
     pub fn new(root: &Path, limit: Duration) -> Self {
-        Self { root: root.to_owned(), folder: Folder::read_only(root), limit }
+        Self { root: root.to_owned(), folder: Folder::read_only(root), limit, looks: Arc::new(Semaphore::new(LOOKS)) }
     }
 
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(Folder) -> Result<Option<T>, StoreError> + Send + 'static,
     ) -> Result<T, UpstreamError> {
-        let folder = self.folder.clone();
-        match tokio::time::timeout(self.limit, tokio::task::spawn_blocking(move || work(folder))).await {
-            Ok(Ok(Ok(Some(found)))) => Ok(found),
-            Ok(Ok(Ok(None))) => Err(Failure::Absent(None).into()),
-            Ok(Ok(Err(e))) => Err(e.into()),
+        let (folder, looks) = (self.folder.clone(), Arc::clone(&self.looks));
+        let look = async move {
+            let look = looks.acquire_owned().await.ok()?;
+            let done = tokio::task::spawn_blocking(move || {
+                let done = work(folder);
+                drop(look);
+                done
+            });
+            done.await.ok()
+        };
+        match tokio::time::timeout(self.limit, look).await {
+            Ok(Some(Ok(Some(found)))) => Ok(found),
+            Ok(Some(Ok(None))) => Err(Failure::Absent(None).into()),
+            Ok(Some(Err(e))) => Err(e.into()),
             // The work neither panics nor is cancelled while the runtime lives.
-            Ok(Err(_)) | Err(_) => Err(Failure::Outage(Outage::DiskHangs(self.limit)).into()),
+            Ok(None) | Err(_) => Err(Failure::Outage(Outage::DiskHangs(self.limit)).into()),
         }
     }
 

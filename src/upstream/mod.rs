@@ -23,7 +23,7 @@ use crate::module::{Info, ModulePath, ModuleVersion, Query};
 use crate::store::Stored;
 
 /// The largest list that is read, in bytes.
-pub const MAX_LIST: u64 = 16 << 20;
+pub const MAX_LIST: u64 = 4 << 20;
 /// The largest `.info` that is read, in bytes.
 pub const MAX_INFO: u64 = 1 << 20;
 

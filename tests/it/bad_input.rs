@@ -114,6 +114,12 @@ fn methods_lengths_and_headers_have_bounds() {
     let raw_bytes =
         raw(&gate.address, b"GET /example.com/\xff\xfe/@v/list HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", false);
     assert_eq!(raw_bytes.status, 400);
+    assert!(raw_bytes.text().starts_with("modgate: ") && raw_bytes.whole);
+    let overlong = get(&gate.address, &format!("/example.com/{}/@v/list", "m".repeat(100_000)));
+    assert_eq!((overlong.status, overlong.text().lines().count()), (414, 1));
+    let fields = "X: y\r\n".repeat(200);
+    let crowded = raw(&gate.address, format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n").as_bytes(), false);
+    assert_eq!((crowded.status, crowded.text().lines().count()), (431, 1));
     let nonsense = raw(&gate.address, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", false);
     assert!(matches!(nonsense.status, 400 | 0), "{}", nonsense.status);
     assert_nothing_came_of_it(&gate, &up);

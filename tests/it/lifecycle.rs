@@ -192,3 +192,30 @@ fn health_is_on_the_admin_listener() {
     assert_eq!(gate.get("/-/healthz").status, 404);
     assert_eq!(up.asked().len(), 0);
 }
+
+#[test]
+fn a_cache_that_is_removed_while_it_serves_is_made_again() {
+    let up = Upstream::serving(&[large(), Module::new("example.com/m", "v1.0.0"), Module::new("example.com/m", "v1.1.0")]);
+    let gate = Gate::start(&text(&up));
+    assert_eq!(gate.get("/example.com/m/@v/v1.0.0.zip").status, 200);
+    eventually("it is stored", || gate.cache("u").join("example.com/m/@v/v1.0.0.zip").is_file());
+    fs::remove_dir_all(gate.dir.path().join("cache")).unwrap();
+    assert!(gate.get(&large().url("zip")).body == large().zip());
+    assert_eq!(gate.get("/example.com/m/@v/v1.1.0.mod").status, 200);
+    eventually("they are stored", || files(&gate.cache("u")).len() == 2);
+}
+
+#[test]
+fn a_reload_that_makes_an_upstream_private_keeps_its_files_from_eviction() {
+    let up = Upstream::serving(&[large()]);
+    let gate = Gate::start(&text(&up));
+    assert!(gate.get(&large().url("zip")).whole);
+    eventually("it is stored", || files(&gate.cache("u")).len() == 1);
+    gate.rewrite(&text(&up).replace("[upstreams.u]\n", "[upstreams.u]\nprivate = true\n"));
+    let output = gate.command(&["gc", "--max-size", "1kB"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("0 files removed"), "{output:?}");
+    // Nor is a folder touched that no upstream of the configuration owns.
+    gate.rewrite(&text(&up).replace("upstreams.u]", "upstreams.v]").replace("[\"u\"]", "[\"v\"]"));
+    gate.command(&["gc", "--max-size", "1kB"]);
+    assert_eq!(files(&gate.cache("u")).len(), 1);
+}

@@ -188,3 +188,64 @@ fn list_first_takes_the_first_that_answers() {
     a.set(LIST, Reply::Status(500));
     assert_eq!(gate("", &[&a, &b], "list = \"first\"").get(LIST).status, 502, "not-found does not go on after an outage");
 }
+
+#[test]
+fn an_outage_of_a_list_is_no_absence_of_what_depends_on_it() {
+    let broken = Upstream::start();
+    broken.set(LIST, Reply::Status(500));
+    let gate = gate("", &[&broken, &broken.clone()], "fallback = \"any-error\"");
+    // @latest and v1.info themselves are answered 404 by both.
+    for path in [LIST, LATEST, "/example.com/m/@v/v1.info"] {
+        assert_eq!(gate.get(path).status, 502, "{path}");
+    }
+}
+
+#[test]
+fn an_answer_from_the_cache_alone_is_not_kept_for_others() {
+    let main = "/example.com/m/@v/main.info";
+    let info = |n: u32| format!(r#"{{"Version":"v0.0.{n}"}}"#);
+    let (a, b) = (Upstream::start(), Upstream::start());
+    b.set(main, Reply::Good(info(2).into_bytes()));
+    let gate = gate("not_found_ttl = \"0\"", &[&a, &b], "");
+    assert_eq!(gate.get(main).text(), info(2));
+    a.set(main, Reply::Good(info(1).into_bytes()));
+    eventually("the only copy is stored", || gate.get(&format!("/cached-only{main}")).text() == info(2));
+    assert_eq!(gate.get(main).text(), info(1), "the first of the chain has it now");
+}
+
+#[test]
+fn a_failing_refresh_is_not_tried_by_every_request() {
+    let a = list("v1.0.0\n");
+    let gate = gate("list_ttl = \"200ms\"", &[&a], "");
+    assert_eq!(gate.get(LIST).text(), "v1.0.0\n");
+    a.set(LIST, Reply::Status(500));
+    std::thread::sleep(Duration::from_millis(300));
+    for _ in 0..20 {
+        assert_eq!(gate.get(LIST).text(), "v1.0.0\n");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(a.count(LIST) <= 3, "{}", a.count(LIST));
+    // One that says the module is gone is believed, once it has said so.
+    a.set(LIST, Reply::Status(404));
+    eventually("the list is gone", || gate.get(LIST).status == 404);
+}
+
+#[test]
+fn what_is_chosen_from_an_incomplete_list_says_so() {
+    let (a, b) = (list("v1.0.0\n"), list(""));
+    b.set(LIST, Reply::Status(500));
+    let gate = gate("", &[&a, &b], "");
+    for path in [LATEST, "/example.com/m/@v/v1.info"] {
+        let answer = gate.get(path);
+        assert_eq!((answer.status, answer.header("modgate-partial")), (200, "u1"), "{path}");
+    }
+}
+
+#[test]
+fn a_long_list_is_merged() {
+    let text: String = (0..20_000).map(|n| format!("v1.{}.{}\n", n / 200, n % 200)).collect();
+    let a = Upstream::start();
+    a.set(LIST, Reply::Good(text.clone().into_bytes()));
+    let gate = gate("", &[&a], "");
+    assert_eq!(gate.get(LIST).text(), text);
+}

@@ -328,3 +328,139 @@ fn memory_stays_flat_with_slow_readers_of_a_large_zip() {
     assert_eq!((up.count(&module.url("zip")), slow.len()), (1, 64));
     assert!(cold < 120 && warm < 120, "a debug build; {cold} MB cold, {warm} MB warm, for 64 readers of 60 MB");
 }
+
+#[test]
+fn heads_and_gets_sent_ahead_are_answered_each_in_its_turn() {
+    let (module, small) = (large("v1.0.0"), Module::new("example.com/small", "v1.0.0"));
+    let up = Upstream::serving(&[module.clone(), small.clone()]);
+    up.set("/example.com/slow/@v/list", Reply::After(Duration::from_millis(200), Box::new(Reply::Good(b"v1.0.0\n".to_vec()))));
+    let gate = gate(&up);
+    gate.get(&module.url("zip"));
+    eventually("it is stored", || request(&gate.address, "HEAD", &module.url("zip"), &[]).headers.contains_key("etag"));
+    let (zip, list) = (module.url("zip"), "/example.com/slow/@v/list".to_owned());
+    let order = [
+        ("GET", &zip),
+        ("HEAD", &zip),
+        ("GET", &list),
+        ("HEAD", &list),
+        ("HEAD", &zip),
+        ("GET", &zip),
+        ("HEAD", &list),
+        ("GET", &list),
+    ];
+    let mut requests = String::new();
+    for (n, (method, path)) in order.iter().enumerate() {
+        let close = if n + 1 == order.len() { "Connection: close\r\n" } else { "" };
+        requests = format!("{requests}{method} {path} HTTP/1.1\r\nHost: x\r\n{close}\r\n");
+    }
+    let mut stream = open(&gate.address);
+    stream.write_all(requests.as_bytes()).unwrap();
+    let mut all = Vec::new();
+    std::io::Read::read_to_end(&mut stream, &mut all).unwrap();
+    let mut rest = all.as_slice();
+    for (method, path) in order {
+        let body = if *path == zip { module.zip() } else { b"v1.0.0\n".to_vec() };
+        let end = rest.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
+        let head = String::from_utf8_lossy(&rest[..end]).to_ascii_lowercase();
+        assert!(
+            head.starts_with("http/1.1 200") && head.contains(&format!("content-length: {}\r\n", body.len())),
+            "{method} {path}: {head}"
+        );
+        rest = &rest[end..];
+        if method == "GET" {
+            assert!(rest.starts_with(&body), "{method} {path}");
+            rest = &rest[body.len()..];
+        }
+    }
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn one_fetch_even_where_it_ends_at_once() {
+    let modules: Vec<Module> = (0..60).map(|n| Module::new("example.com/m", &format!("v1.0.{n}"))).collect();
+    let up = Upstream::serving(&modules);
+    let gate = gate(&up);
+    for module in &modules {
+        assert!(many(&gate, &module.url("mod"), 24).iter().all(|a| a.status == 200));
+        assert_eq!(up.count(&module.url("mod")), 1, "{}", module.version);
+    }
+}
+
+#[test]
+fn parts_that_are_asked_for_at_once_come_from_one_upstream() {
+    let module = Module::new("example.com/m", "v1.0.0");
+    let mut other = module.clone();
+    other.go_mod.push_str("\n// from the first\n");
+    let (first, second) = (Upstream::start(), Upstream::serving(std::slice::from_ref(&module)));
+    first.set(&module.url("mod"), Reply::After(Duration::from_millis(400), Box::new(Reply::Status(404))));
+    first.set(&module.url("zip"), Reply::Good(other.zip()));
+    first.set(&module.url("info"), Reply::Good(other.info()));
+    let tables = upstream("first", &first.url(), "") + &upstream("second", &second.url(), "");
+    let gate = Gate::start(&(tables + &route("*", &["first", "second"], "fallback = \"any-error\"")));
+    thread::scope(|scope| {
+        let go_mod = scope.spawn(|| gate.get(&module.url("mod")));
+        thread::sleep(Duration::from_millis(100));
+        let zip = scope.spawn(|| gate.get(&module.url("zip")));
+        assert_eq!(go_mod.join().unwrap().body, module.go_mod.as_bytes());
+        assert!(zip.join().unwrap().body == module.zip());
+    });
+    assert_eq!(first.count(&module.url("zip")), 0);
+}
+
+#[test]
+fn a_kept_connection_that_the_upstream_closes_is_no_failure() {
+    let up = Upstream::start();
+    let modules: Vec<Module> = (0..6).map(|n| Module::new("example.com/m", &format!("v1.0.{n}"))).collect();
+    for module in &modules {
+        up.set(&module.url("info"), Reply::CloseKept(module.info()));
+    }
+    let gate = gate(&up);
+    for module in &modules {
+        assert_eq!(gate.get(&module.url("info")).body, module.info());
+    }
+}
+
+#[test]
+fn a_client_of_http_1_0_gets_a_length() {
+    let (up, module) = (Upstream::start(), large("v1.0.0"));
+    up.set(&module.url("zip"), Reply::Chunked(module.zip()));
+    let gate = gate(&up);
+    let answer = crate::support::http::raw(&gate.address, format!("GET {} HTTP/1.0\r\n\r\n", module.url("zip")).as_bytes(), false);
+    assert!(answer.whole && answer.body == module.zip());
+    assert_eq!(answer.header("content-length"), module.zip().len().to_string());
+}
+
+#[test]
+fn directories_are_checked_and_may_hang_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let good = large("v1.0.0");
+    fs::create_dir_all(at("example.com/large/@v")).unwrap();
+    fs::create_dir_all(at("example.com/hung/@v")).unwrap();
+    fs::write(at("example.com/large/@v/v1.0.0.zip"), good.zip()).unwrap();
+    fs::write(at("example.com/large/@v/v1.0.1.zip"), &large("v1.0.1").zip()[..200_000]).unwrap();
+    fs::write(at("example.com/large/@v/v1.0.1.mod"), "<html>").unwrap();
+    fs::write(at("example.com/large/@v/v1.0.1.info"), "").unwrap();
+    // A pipe without a writer stands for a mount that does not answer.
+    for name in ["list", "v1.0.0.mod", "v1.0.0.zip"] {
+        let made = std::process::Command::new("mkfifo").arg(at("example.com/hung/@v").join(name)).status().unwrap();
+        assert!(made.success());
+    }
+    let up = Upstream::serving(&[large("v1.0.2"), large("v1.0.1"), Module::new("example.com/hung", "v1.0.0")]);
+    let tree = format!("[upstreams.tree]\ntype = \"directory\"\npath = {:?}\nidle = \"400ms\"\n", dir.path());
+    let tables = tree + &upstream("u", &up.url(), "");
+    let gate = Gate::start(&(tables + &route("*", &["tree", "u"], "fallback = \"any-error\"")));
+    assert!(gate.get(&good.url("zip")).body == good.zip());
+    assert_eq!(up.asked().len(), 0);
+    for part in ["zip", "mod", "info"] {
+        assert_eq!(gate.get(&large("v1.0.1").url(part)).status, 200, "{part}, from the next upstream");
+    }
+    assert!(gate.get(&large("v1.0.1").url("zip")).body == large("v1.0.1").zip());
+    for _ in 0..3 {
+        assert_eq!(many(&gate, "/example.com/hung/@v/v1.0.0.mod", 8).iter().filter(|a| a.status == 200).count(), 8);
+        assert!(gate.get(&large("v1.0.2").url("zip")).body == large("v1.0.2").zip());
+    }
+    assert_eq!(gate.get("/example.com/hung/@v/list").text(), "v1.0.0\n");
+    // With the cache alone a directory is still asked.
+    assert!(gate.get(&format!("/cached-only{}", good.url("zip"))).body == good.zip());
+}

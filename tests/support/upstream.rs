@@ -31,6 +31,8 @@ pub enum Reply {
     Reset(Vec<u8>, usize),
     /// Sends a body with neither length nor chunks and closes.
     NoLength(Vec<u8>),
+    /// Good on a new connection; a kept one is closed.
+    CloseKept(Vec<u8>),
     /// 200 in chunks.
     Chunked(Vec<u8>),
     /// Waits, then answers.
@@ -132,7 +134,7 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let Ok(mut out) = stream.try_clone() else { return };
     let mut reader = BufReader::new(stream);
-    loop {
+    for served in 0.. {
         let mut head = String::new();
         loop {
             let before = head.len();
@@ -149,6 +151,11 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
             state.asked.push(path.clone());
             state.heads.push(head);
             state.replies.get(&path).or(state.otherwise.as_ref()).cloned().unwrap_or(Reply::Status(404))
+        };
+        let reply = match reply {
+            Reply::CloseKept(_) if served > 0 => Reply::Close,
+            Reply::CloseKept(body) => Reply::Good(body),
+            other => other,
         };
         if !answer(&mut out, reply) {
             let _ = out.shutdown(Shutdown::Both);
@@ -178,7 +185,7 @@ fn answer(out: &mut TcpStream, reply: Reply) -> bool {
             let _ = out.read(&mut [0; 1]);
             false
         }
-        Reply::Close => false,
+        Reply::Close | Reply::CloseKept(_) => false,
         Reply::Truncate(body, at) => {
             part(out, &body, at);
             false
