@@ -6,11 +6,12 @@
 
 use std::cell::RefCell;
 use std::fs::File;
+use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use actix_http::body::{BodySize, MessageBody};
 use bytes::Bytes;
@@ -23,10 +24,10 @@ use super::observe::Record;
 use crate::store::SpoolReader;
 use crate::store::spool::Readable;
 
-/// A piece of a file that is read and sent at once.
-const PIECE: usize = 128 << 10;
+/// A piece of a growing file of unknown length that is read and sent at once.
+const PIECE: usize = 64 << 10;
 /// Buffers that a thread keeps for the next file.
-const SPARE: usize = 32;
+const SPARE: usize = 8;
 
 type BoxError = Box<dyn std::error::Error>;
 
@@ -127,6 +128,52 @@ impl FileBody {
     }
 }
 
+type Waiting = Pin<Box<dyn Future<Output = (SpoolReader, Result<Readable, Arc<str>>)>>>;
+
+/// A growing file of announced length, handed to the connection stretch by stretch.
+pub(super) struct GrowingBody {
+    slot: Slot,
+    file: Arc<File>,
+    waiting: Waiting,
+    /// What has been handed to the connection.
+    offset: u64,
+    length: u64,
+}
+
+fn wait_for(mut reader: SpoolReader, offset: u64) -> Waiting {
+    Box::pin(async move {
+        let ready = reader.readable(offset).await;
+        (reader, ready)
+    })
+}
+
+impl GrowingBody {
+    pub(super) fn new(slot: Slot, reader: SpoolReader, length: u64) -> Self {
+        Self { slot, file: Arc::clone(&reader.file), waiting: wait_for(reader, 0), offset: 0, length }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BoxError>>> {
+        if self.slot.rest().is_some() {
+            // The connection wakes this task when it is done.
+            return Poll::Pending;
+        }
+        let (reader, ready) = ready!(self.waiting.as_mut().poll(cx));
+        let stretch = match ready {
+            Ok(Readable::Bytes(ready)) => ready.min(self.length - self.offset),
+            Ok(Readable::End) if self.offset == self.length => return Poll::Ready(None),
+            Ok(Readable::End) => return Poll::Ready(Some(Err("it is shorter than announced".into()))),
+            Err(reason) => return Poll::Ready(Some(Err(reason.to_string().into()))),
+        };
+        if stretch == 0 {
+            return Poll::Ready(Some(Err("it is longer than announced".into())));
+        }
+        self.slot.leave(FileJob::new(Arc::clone(&self.file), self.offset, stretch));
+        self.offset += stretch;
+        self.waiting = wait_for(reader, self.offset);
+        Poll::Ready(Some(Ok(Bytes::from_static(STAND_IN))))
+    }
+}
+
 type PieceStream = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>>>>;
 
 /// Follows a growing file from its start.
@@ -161,7 +208,9 @@ pub(super) struct Body {
 enum Inner {
     Bytes(Bytes),
     File(FileBody),
-    Growing(PieceStream, Option<u64>),
+    Growing(GrowingBody),
+    /// A growing file whose length nobody announced.
+    Pieces(PieceStream),
     /// The answer to a HEAD: a length without bytes.
     Head(BodySize),
 }
@@ -175,8 +224,12 @@ impl Body {
         Self { inner: Inner::File(body), slot: None, record: None, sent: 0 }
     }
 
-    pub(super) fn growing(reader: SpoolReader, length: Option<u64>) -> Self {
-        Self { inner: Inner::Growing(follow(reader), length), slot: None, record: None, sent: 0 }
+    pub(super) fn growing(slot: &Slot, reader: SpoolReader, length: Option<u64>) -> Self {
+        let inner = match length {
+            Some(length) => Inner::Growing(GrowingBody::new(slot.clone(), reader, length)),
+            None => Inner::Pieces(follow(reader)),
+        };
+        Self { inner, slot: None, record: None, sent: 0 }
     }
 
     /// The same body, going out on this connection.
@@ -191,14 +244,18 @@ impl Body {
         self
     }
 
-    /// Whether its connection sends it from a file.
-    pub(super) fn is_file(&self) -> bool {
-        matches!(self.inner, Inner::File(_))
+    /// The length of a body that its connection sends from a file.
+    pub(super) fn file_length(&self) -> Option<u64> {
+        match &self.inner {
+            Inner::File(body) => Some(body.length),
+            Inner::Growing(body) => Some(body.length),
+            _ => None,
+        }
     }
 
     /// Whether it is sent piece by piece.
     pub(super) fn is_streamed(&self) -> bool {
-        matches!(self.inner, Inner::File(_) | Inner::Growing(..))
+        matches!(self.inner, Inner::File(_) | Inner::Growing(_) | Inner::Pieces(_))
     }
 
     /// Whether it is the answer to a HEAD.
@@ -214,8 +271,8 @@ impl Body {
 
     /// The length of what is sent, where it is known.
     pub(super) fn length(&self) -> Option<u64> {
-        if let Inner::File(body) = &self.inner {
-            return Some(body.length);
+        if let Some(length) = self.file_length() {
+            return Some(length);
         }
         match self.size() {
             BodySize::Sized(n) => Some(n),
@@ -231,10 +288,8 @@ impl MessageBody for Body {
     fn size(&self) -> BodySize {
         match &self.inner {
             Inner::Bytes(bytes) => BodySize::Sized(bytes.len() as u64),
-            // The length stands in the head already; see `connection`.
-            Inner::File(_) => BodySize::Stream,
-            Inner::Growing(_, Some(length)) => BodySize::Sized(*length),
-            Inner::Growing(_, None) => BodySize::Stream,
+            // The length of a file stands in the head already; see `connection`.
+            Inner::File(_) | Inner::Growing(_) | Inner::Pieces(_) => BodySize::Stream,
             Inner::Head(size) => *size,
         }
     }
@@ -244,7 +299,8 @@ impl MessageBody for Body {
             Inner::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
             Inner::Bytes(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
             Inner::File(body) => body.poll(),
-            Inner::Growing(stream, _) => stream.as_mut().poll_next(cx),
+            Inner::Growing(body) => body.poll(cx),
+            Inner::Pieces(stream) => stream.as_mut().poll_next(cx),
             Inner::Head(_) => Poll::Ready(None),
         };
         match &polled {
@@ -277,8 +333,10 @@ impl Drop for Body {
         if let Some(slot) = &self.slot {
             slot.done();
         }
-        if let Inner::File(body) = &self.inner {
-            self.sent = body.sent();
+        match &self.inner {
+            Inner::File(body) => self.sent = body.sent(),
+            Inner::Growing(body) => self.sent = body.offset - body.slot.rest().unwrap_or(0),
+            _ => {}
         }
         if let Some(record) = self.record.take() {
             // A body of known length counts as complete with its last byte, whether or not its end was polled for.

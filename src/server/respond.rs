@@ -97,7 +97,7 @@ pub(super) fn of_answer(answer: Answer, request: &HeaderMap, slot: Slot) -> Resp
     let source = match answer.content {
         Content::Bytes(bytes) => Source::Bytes(bytes),
         Content::File { file, length } => Source::File(slot, file, length),
-        Content::Growing { reader, length } => Source::Growing(Body::growing(reader, length)),
+        Content::Growing { reader, length } => Source::Growing(Body::growing(&slot, reader, length)),
     };
     respond(&headers, etag.as_ref(), source, request)
 }
@@ -165,7 +165,7 @@ fn respond(
         (None, total) => (StatusCode::OK, source.part(0, total.unwrap_or(0)), None),
         (Some(_), None) => (StatusCode::OK, source.part(0, 0), None),
     };
-    let of_file = body.is_file().then(|| body.length()).flatten();
+    let of_file = body.file_length();
     let mut response = Response::with_body(status, body);
     if let Some(length) = of_file {
         // The dispatcher is not to count these bytes, so the head has to say how many they are.

@@ -1,0 +1,126 @@
+//! Rounds made into tables.
+
+use std::fmt::Write as _;
+
+use crate::Result;
+use crate::peers::REFERENCE;
+
+/// One measurement of a workload.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    /// The workload.
+    pub(crate) workload: &'static str,
+    /// The server.
+    pub(crate) peer: &'static str,
+    /// The round.
+    pub(crate) round: u64,
+    /// What it cost, in the workload's unit.
+    pub(crate) cost: f64,
+    /// Requests or megabytes a second.
+    pub(crate) rate: f64,
+    /// Milliseconds.
+    pub(crate) p99: f64,
+    /// MiB.
+    pub(crate) peak: f64,
+    /// Answers that failed under load, or whose bodies were not the upstream's.
+    pub(crate) wrong: u64,
+}
+
+/// One herd.
+#[derive(Debug, Clone)]
+pub(crate) struct HerdRow {
+    /// The server.
+    pub(crate) peer: &'static str,
+    /// Fetches of the zip that the upstream saw.
+    pub(crate) fetches: u64,
+    /// Seconds to the first byte, the middle client's and the last one's.
+    pub(crate) first_byte: [f64; 2],
+    /// Seconds until the last client had everything.
+    pub(crate) total: f64,
+    /// MiB.
+    pub(crate) peak: f64,
+    /// Seconds of CPU.
+    pub(crate) cpu: f64,
+    /// Clients that did not get the whole and right zip.
+    pub(crate) wrong: u64,
+}
+
+/// The middle of these values.
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => values[n / 2],
+        n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
+    }
+}
+
+/// Three digits, more or less.
+fn short(value: f64) -> String {
+    match value {
+        v if v.is_nan() => "-".into(),
+        v if v >= 100.0 => format!("{v:.0}"),
+        v if v >= 10.0 => format!("{v:.1}"),
+        v if v >= 1.0 => format!("{v:.2}"),
+        v => format!("{v:.3}"),
+    }
+}
+
+/// Workloads under load: medians over the rounds. `units` says for a workload in what its cost and its rate are given.
+pub(crate) fn loads(rows: &[Row], units: impl Fn(&str) -> (&'static str, &'static str)) -> Result<String> {
+    let mut out = format!("| workload | server | CPU cost | x {REFERENCE} (spread) | throughput | p99 ms | peak MiB | wrong |\n");
+    out.push_str("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n");
+    for (workload, peer) in in_order(rows.iter().map(|r| (r.workload, r.peer))) {
+        let mine: Vec<&Row> = rows.iter().filter(|r| r.workload == workload && r.peer == peer).collect();
+        let middle = |of: fn(&Row) -> f64| short(median(mine.iter().map(|r| of(r))));
+        let reference = |round| rows.iter().find(|r| r.workload == workload && r.peer == REFERENCE && r.round == round);
+        let ratios: Vec<f64> = mine.iter().filter_map(|r| Some(r.cost / reference(r.round)?.cost)).collect();
+        let (low, high) = ratios.iter().fold((f64::MAX, f64::MIN), |(low, high), r| (low.min(*r), high.max(*r)));
+        let (cost, rate) = units(workload);
+        writeln!(
+            out,
+            "| {workload} | {peer} | {} {cost} | {:.2} ({low:.2}..{high:.2}) | {} {rate} | {} | {} | {} |",
+            middle(|r| r.cost),
+            median(ratios.iter().copied()),
+            middle(|r| r.rate),
+            middle(|r| r.p99),
+            middle(|r| r.peak),
+            mine.iter().map(|r| r.wrong).sum::<u64>(),
+        )?;
+    }
+    Ok(out)
+}
+
+/// Herds: medians over the rounds, but the most of all rounds where a fault would be in being more.
+pub(crate) fn herds(rows: &[HerdRow]) -> Result<String> {
+    let mut out =
+        String::from("| server | upstream fetches | first byte p50 s | first byte max s | total s | peak MiB | CPU s | wrong |\n");
+    out.push_str("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n");
+    for peer in in_order(rows.iter().map(|r| r.peer)) {
+        let mine: Vec<&HerdRow> = rows.iter().filter(|r| r.peer == peer).collect();
+        let middle = |of: fn(&HerdRow) -> f64| short(median(mine.iter().map(|r| of(r))));
+        writeln!(
+            out,
+            "| {peer} | {} | {} | {} | {} | {} | {} | {} |",
+            mine.iter().map(|r| r.fetches).max().unwrap_or(0),
+            middle(|r| r.first_byte[0]),
+            middle(|r| r.first_byte[1]),
+            middle(|r| r.total),
+            middle(|r| r.peak),
+            middle(|r| r.cpu),
+            mine.iter().map(|r| r.wrong).sum::<u64>(),
+        )?;
+    }
+    Ok(out)
+}
+
+/// Each value once, where it first stood.
+fn in_order<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
+    values.fold(Vec::new(), |mut seen, value| {
+        if !seen.contains(&value) {
+            seen.push(value);
+        }
+        seen
+    })
+}
