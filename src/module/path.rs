@@ -145,7 +145,8 @@ fn split_major(path: &str) -> Option<usize> {
     };
     let at = prefix.len();
     let bad = if gopkg {
-        digits.is_empty() || (digits.starts_with('0') && path[at..] != *".v0")
+        // x/mod lets ".v-unstable" pass; no version fits it.
+        (digits.is_empty() && !path.ends_with("-unstable")) || (digits.starts_with('0') && path[at..] != *".v0")
     } else if digits.is_empty() {
         return Some(path.len());
     } else {

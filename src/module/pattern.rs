@@ -68,7 +68,9 @@ impl Pattern {
                 '*' => Token::Star,
                 '?' => Token::Any,
                 '[' => class(&mut chars).map_err(bad)?,
-                '\\' => Token::Char(chars.next().ok_or_else(|| bad("a backslash at the end"))?),
+                '\\' => {
+                    Token::Char(chars.next().filter(|c| *c != '/').ok_or_else(|| bad("a backslash at the end, or before a slash"))?)
+                }
                 c => Token::Char(c),
             };
             if let Some(element) = elements.last_mut()
@@ -157,7 +159,10 @@ fn class(chars: &mut std::str::Chars<'_>) -> Result<Token, &'static str> {
     let one = |chars: &mut std::str::Chars<'_>| match chars.next().ok_or(OPEN)? {
         '-' | ']' => Err("a class [...] with nothing on one side of a range"),
         '/' => Err("a slash in a class [...]"),
-        '\\' => chars.next().ok_or(OPEN),
+        '\\' => match chars.next() {
+            Some('/') => Err("a slash in a class [...]"),
+            escaped => escaped.ok_or(OPEN),
+        },
         c => Ok(c),
     };
     loop {

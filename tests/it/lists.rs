@@ -243,7 +243,7 @@ fn what_is_chosen_from_an_incomplete_list_says_so() {
 
 #[test]
 fn a_long_list_is_merged() {
-    let text: String = (0..20_000).map(|n| format!("v1.{}.{}\n", n / 200, n % 200)).collect();
+    let text = (0..20_000).map(|n| format!("v1.{}.{}\n", n / 200, n % 200)).collect::<Vec<_>>().concat();
     let a = Upstream::start();
     a.set(LIST, Reply::Good(text.clone().into_bytes()));
     let gate = gate("", &[&a], "");

@@ -12,4 +12,5 @@ mod go_command;
 mod layers;
 mod lifecycle;
 mod lists;
+mod parsers;
 mod streaming;

@@ -1,0 +1,14 @@
+//! Tests that need more than this repository: the machine's Go module proxy, the Go tree's own test proxy, nginx and wrk.
+//! `tests/run` installs the programs and switches these tests on with the feature `e2e`. Where a program is missing, its test
+//! fails.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
+mod cachefolder;
+mod gotestproxy;
+mod helpers;
+mod nginx;
+mod public;
+#[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "some of it is for the tests of modgate alone")]
+mod support;
+mod xmod;

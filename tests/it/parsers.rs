@@ -1,0 +1,81 @@
+//! Parsers of what comes from a network or a file: whatever it is, they say yes or no, and neither panic nor hang.
+
+use std::io::Write;
+
+use modgate::module::list::VersionList;
+use modgate::module::{Ask, Info, ModulePath, ModuleVersion, Pattern, Query, Version, zip};
+use proptest::prelude::*;
+
+use crate::support::modules::Module;
+
+fn temp(bytes: &[u8]) -> std::fs::File {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    file
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn text_is_a_version_a_query_or_neither(text in "\\PC{0,40}|v[0-9.]{1,12}(-[0-9a-z.-]{0,20})?(\\+[a-z.]{0,14})?") {
+        if let Ok(version) = Version::parse(&text) {
+            prop_assert_eq!(version.as_str(), text.as_str());
+            prop_assert_eq!(Query::parse(&text).map(|q| q.as_str().to_owned()), Ok(text.clone()));
+            prop_assert_eq!(version.cmp(&version.clone()), std::cmp::Ordering::Equal);
+        }
+        if let Ok(query) = Query::unescape(&text) {
+            prop_assert_eq!(query.escaped(), text);
+        }
+    }
+
+    #[test]
+    fn text_is_a_path_or_not(text in "\\PC{0,40}|[a-z.]{1,8}(/[a-zA-Z0-9.~_-]{1,8}){0,4}") {
+        if let Ok(path) = ModulePath::parse(&text) {
+            prop_assert_eq!(ModulePath::unescape(&path.escaped()), Ok(path.clone()));
+            prop_assert!(Pattern::parse(path.as_str()).is_ok_and(|p| p.matches(path.as_str())));
+            let url = format!("/{}/@v/list", path.escaped());
+            prop_assert!(Ask::parse(&url).is_ok());
+        }
+    }
+
+    #[test]
+    fn bytes_are_an_info_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..200), cut in 0_usize..60) {
+        let _ = Info::parse(bytes.into());
+        let whole = br#"{"Version":"v1.2.3","Time":"2024-02-03T04:05:06Z"}"#;
+        prop_assert_eq!(Info::parse(whole[..cut.min(whole.len())].to_vec().into()).is_ok(), cut >= whole.len());
+    }
+
+    #[test]
+    fn a_list_that_is_written_is_read_again(text in "((v[0-9]{1,3}\\.[0-9]{1,3}\\.[0-9]{1,3}(-[a-z0-9.]{1,6})?|\\PC{0,10})\\n){0,20}") {
+        let module = ModulePath::parse("example.com/m").unwrap();
+        let list = VersionList::parse(&module, &text);
+        prop_assert_eq!(VersionList::parse(&module, &list.render_all()), list);
+    }
+
+    #[test]
+    fn a_damaged_zip_is_refused_or_harmless(at in 0_usize..100_000, byte in any::<u8>(), cut in 0_usize..100_000, extra in 0_usize..64) {
+        let module = Module::new("example.com/m", "v1.0.0").file("a/b.txt", "some text").file("c.go", "package c");
+        let version = ModuleVersion::new(ModulePath::parse(&module.path).unwrap(), Version::parse(&module.version).unwrap()).unwrap();
+        let good = module.zip();
+        prop_assert!(zip::check(temp(&good), &version).is_ok());
+        prop_assert_eq!(zip::go_mod(temp(&good), &version).unwrap(), Some(module.go_mod.clone().into_bytes()));
+        let mut flipped = good.clone();
+        let at = at % flipped.len();
+        flipped[at] = byte;
+        let _ = (zip::check(temp(&flipped), &version), zip::go_mod(temp(&flipped), &version));
+        let cut = &good[..cut % good.len()];
+        prop_assert!(zip::check(temp(cut), &version).is_err());
+        let _ = zip::check(temp(&[good.as_slice(), &vec![byte; extra]].concat()), &version);
+    }
+}
+
+#[test]
+fn zips_of_other_shapes_are_refused() {
+    let version = ModuleVersion::new(ModulePath::parse("example.com/m").unwrap(), Version::parse("v1.0.0").unwrap()).unwrap();
+    let refused = |module: Module| zip::check(temp(&module.zip()), &version).unwrap_err().to_string();
+    assert!(refused(Module::new("example.com/other", "v1.0.0")).contains("does not lie below example.com/m@v1.0.0/"));
+    assert!(refused(Module::new("example.com/m", "v1.0.1")).contains("does not lie below"));
+    assert!(refused(Module::new("example.com/m", "v1.0.0").file("../../etc/passwd", "x")).contains("unsafe file name"));
+    assert!(zip::check(temp(b""), &version).is_err());
+}
