@@ -22,7 +22,7 @@
 //! 3  egress     the threads that awc's clients live on: client (requests, redirects, bodies), connect (TCP, TLS, strict ends), tls
 //! 3  store      disk (atomic files), spool (a file that grows, with readers), memory (small hot answers), evict
 //! 2  route      RouteTable::plan(&ModulePath) -> Plan, pure; it says which rule matched
-//! 1  module     path, version, query, escape, pattern, pseudo, ask (URL -> Ask), info, list, zip: no async, nothing of HTTP
+//! 1  module     path, version, semver, escape, pattern, pseudo, ask (URL -> Ask), info, list, zip: no async, nothing of HTTP
 //! 0  base       units, call (request id, cached-only)
 //! ```
 //!

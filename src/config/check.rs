@@ -39,6 +39,7 @@ pub(super) fn check(reading: &Reading, dict: Dict) -> Result<Config, ConfigError
     let cache = cache(reading, root.table("cache"), &mut warnings);
     let (limits, log) = (limits(root.table("egress"), None), log(root.table("log")));
     let chains = chains(reading, &mut root, limits.unwrap_or_default(), &mut warnings);
+    warn_of_proxies(&mut warnings);
     root.finish();
     if let Some(listen) = &listen {
         if listen.is_empty() {
@@ -450,6 +451,15 @@ fn own_addresses(reading: &Reading, listen: &[SocketAddr], chains: &Chains) {
                 }
             }
         }
+    }
+}
+
+/// Variables that other programs here go by, and this one does not.
+fn warn_of_proxies(warnings: &mut Vec<Finding>) {
+    const NAMES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+    if let Some(name) = NAMES.into_iter().find(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty())) {
+        let problem = "is set, but this version reaches its upstreams directly and does not use it".to_owned();
+        warnings.push(Finding { place: Place::Environment(name.to_owned()), key: String::new(), problem });
     }
 }
 

@@ -11,6 +11,7 @@ pub mod list;
 pub mod path;
 pub mod pattern;
 pub mod pseudo;
+mod semver;
 pub mod version;
 pub mod zip;
 
@@ -19,6 +20,11 @@ pub use info::Info;
 pub use path::ModulePath;
 pub use pattern::Pattern;
 pub use version::{ModuleVersion, Query, Version};
+
+/// Whether a text is a semantic version, canonical or not (`semver.IsValid`).
+pub(crate) fn is_semver(text: &str) -> bool {
+    semver::parts(text).is_some()
+}
 
 /// Why a module path, a version or a pattern is refused. Its text is one line and names the offending part.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! Pseudo-versions: `v0.0.0-20191109021931-daa7c04131f5` and its kin (<https://go.dev/ref/mod#pseudo-versions>).
 
-use super::version::parts;
+use super::semver::parts;
 
 /// Whether a text is a pseudo-version (`module.IsPseudoVersion`).
 pub(crate) fn is_pseudo(text: &str) -> bool {

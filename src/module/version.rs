@@ -7,92 +7,10 @@ use std::sync::Arc;
 
 use super::escape::{escape, unescape};
 use super::path::check_element;
+use super::semver::{Parts, compare_numbers, compare_prerelease, parts};
 use super::{Malformed, ModulePath};
 
 const WHAT: &str = "version";
-
-/// The parts of a semantic version, borrowed from its text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Parts<'a> {
-    pub(crate) major: &'a str,
-    pub(crate) minor: &'a str,
-    pub(crate) patch: &'a str,
-    /// With its leading `-`, or empty.
-    pub(crate) prerelease: &'a str,
-    /// With its leading `+`, or empty.
-    pub(crate) build: &'a str,
-    /// Whether it was written short, as `v1` or `v1.2`.
-    pub(crate) short: bool,
-}
-
-/// Splits a semantic version; `None` where it is not one (`semver.IsValid`).
-pub(crate) fn parts(text: &str) -> Option<Parts<'_>> {
-    let rest = text.strip_prefix('v')?;
-    let (major, rest) = number(rest)?;
-    if rest.is_empty() {
-        return Some(Parts { major, minor: "0", patch: "0", prerelease: "", build: "", short: true });
-    }
-    let (minor, rest) = number(rest.strip_prefix('.')?)?;
-    if rest.is_empty() {
-        return Some(Parts { major, minor, patch: "0", prerelease: "", build: "", short: true });
-    }
-    let (patch, rest) = number(rest.strip_prefix('.')?)?;
-    let (prerelease, build) = rest.split_at(rest.find('+').unwrap_or(rest.len()));
-    let pre_ok = prerelease.is_empty() || identifiers(prerelease.strip_prefix('-')?, true);
-    let build_ok = build.is_empty() || identifiers(&build[1..], false);
-    (pre_ok && build_ok).then_some(Parts { major, minor, patch, prerelease, build, short: false })
-}
-
-/// Leading digits without a superfluous zero, and what follows them.
-fn number(text: &str) -> Option<(&str, &str)> {
-    let end = text.bytes().position(|b| !b.is_ascii_digit()).unwrap_or(text.len());
-    let digits = &text[..end];
-    (end == 1 || (end > 1 && !digits.starts_with('0'))).then(|| (digits, &text[end..]))
-}
-
-fn identifiers(text: &str, no_leading_zeros: bool) -> bool {
-    text.split('.').all(|id| {
-        let numeric = id.bytes().all(|b| b.is_ascii_digit());
-        !id.is_empty()
-            && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            && !(no_leading_zeros && numeric && id.len() > 1 && id.starts_with('0'))
-    })
-}
-
-fn compare_numbers(a: &str, b: &str) -> Ordering {
-    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
-}
-
-fn compare_prerelease(a: &str, b: &str) -> Ordering {
-    // A version without a pre-release is higher than any with one.
-    match (a.strip_prefix('-'), b.strip_prefix('-')) {
-        (None, None) => Ordering::Equal,
-        (None, Some(_)) => Ordering::Greater,
-        (Some(_), None) => Ordering::Less,
-        (Some(a), Some(b)) => {
-            let (mut left, mut right) = (a.split('.'), b.split('.'));
-            loop {
-                let order = match (left.next(), right.next()) {
-                    (None, None) => return Ordering::Equal,
-                    (None, Some(_)) => Ordering::Less,
-                    (Some(_), None) => Ordering::Greater,
-                    (Some(x), Some(y)) => {
-                        let numeric = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
-                        match (numeric(x), numeric(y)) {
-                            (true, true) => compare_numbers(x, y),
-                            (true, false) => Ordering::Less,
-                            (false, true) => Ordering::Greater,
-                            (false, false) => x.cmp(y),
-                        }
-                    }
-                };
-                if order != Ordering::Equal {
-                    return order;
-                }
-            }
-        }
-    }
-}
 
 /// A canonical version: `v1.2.3`, `v1.2.3-rc.1`, a pseudo-version, or one of these with `+incompatible`.
 ///
