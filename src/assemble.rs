@@ -12,6 +12,7 @@ use crate::store::{DiskStore, Folder, StoreError};
 use crate::upstream::Upstream;
 use crate::upstream::directory::Directory;
 use crate::upstream::goproxy::GoProxy;
+use crate::upstream::guard::Guarded;
 
 /// What outlives a reload: threads, and the cache's folder of temporary files.
 pub struct Foundation {
@@ -77,7 +78,9 @@ impl Foundation {
             // A directory is its own cache.
             UpstreamKind::Directory(path, limit) => (Box::new(Directory::new(path, *limit)), Folder::read_only(path)),
         };
-        Member { name: settings.name.as_str().into(), private: settings.private, upstream, folder }
+        let name: Arc<str> = settings.name.as_str().into();
+        let upstream = Box::new(Guarded::new(Arc::clone(&name), upstream, settings.breaker));
+        Member { name, private: settings.private, upstream, folder }
     }
 
     /// The cache's files.

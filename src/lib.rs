@@ -18,7 +18,7 @@
 //!               (the one status table), observe (the request line), admin and explain (/-/...)
 //! 6  gateway    mod.rs: Gateway::answer, readable top to bottom; chain (what never changes), copies (what does), transfer (a zip
 //!               on its way), flight (single flight), trail (the decision record); pure: freshness, list, error
-//! 5  upstream   mod.rs: the trait; goproxy, directory; error (the closed classes of failure)
+//! 5  upstream   mod.rs: the trait; goproxy, directory; guard (circuit breaker); error (the closed classes)
 //! 3  egress     the threads that awc's clients live on: client (requests, redirects, bodies), connect (TCP, TLS, strict ends), tls
 //! 3  store      disk (atomic files), spool (a file that grows, with readers), memory (small hot answers), evict
 //! 2  route      RouteTable::plan(&ModulePath) -> Plan, pure; it says which rule matched

@@ -14,7 +14,7 @@ use super::{Cache, Config, ConfigError, Log, Origin, Server, Upstream, UpstreamK
 use crate::base::units;
 use crate::module::Pattern;
 use crate::route::{FailureClass, Fallback, GoesOn, ListMode, PartialRule, Route, RouteTable, Step};
-use crate::upstream::goproxy;
+use crate::upstream::{goproxy, guard};
 use crate::{egress, gateway};
 
 /// What a `Config` without a mistake was made of.
@@ -181,9 +181,14 @@ fn chains(reading: &Reading, root: &mut Table<'_>, limits: egress::Limits, warni
             table.say("", problem);
         }
         // A bad upstream keeps its place, so that routes to it are not reported as dangling as well.
-        let private_and_kind = upstream(reading, table, limits);
-        let (private, kind) = private_and_kind.unwrap_or((false, UpstreamKind::Directory(PathBuf::new(), limits.idle)));
-        upstreams.push(Upstream { name, private, kind });
+        let checked = upstream(reading, table, limits);
+        let stand_in = || Upstream {
+            name: String::new(),
+            private: false,
+            kind: UpstreamKind::Directory(PathBuf::new(), limits.idle),
+            breaker: guard::Settings::default(),
+        };
+        upstreams.push(Upstream { name, ..checked.unwrap_or_else(stand_in) });
     }
     let routes: Vec<Option<Route>> = route_tables.into_iter().map(|table| route(table, &names)).collect();
     let routes = RouteTable::new(routes.into_iter().collect::<Option<Vec<_>>>()?);
@@ -217,7 +222,8 @@ fn check_name(name: &str) -> Result<(), &'static str> {
     )
 }
 
-fn upstream(reading: &Reading, mut table: Table<'_>, defaults: egress::Limits) -> Option<(bool, UpstreamKind)> {
+/// An upstream, its name aside.
+fn upstream(reading: &Reading, mut table: Table<'_>, defaults: egress::Limits) -> Option<Upstream> {
     #[derive(Clone, Copy)]
     enum Type {
         GoProxy,
@@ -254,8 +260,17 @@ fn upstream(reading: &Reading, mut table: Table<'_>, defaults: egress::Limits) -
             })
         }
     };
+    let breaker = breaker(table.table("breaker"));
     table.finish();
-    made.map(|kind| (private, kind))
+    made.map(|kind| Upstream { name: String::new(), private, kind, breaker })
+}
+
+fn breaker(mut table: Table<'_>) -> guard::Settings {
+    let default = guard::Settings::default();
+    let failures = table.number("failures", 0, 1_000_000).and_then(|n| u32::try_from(n).ok());
+    let open_for = table.limit("open_for");
+    table.finish();
+    guard::Settings { failures: failures.unwrap_or(default.failures), open_for: open_for.unwrap_or(default.open_for) }
 }
 
 fn required<'r>(table: &mut Table<'r>, key: &'static str) -> Option<Item<'r>> {
@@ -400,7 +415,7 @@ fn go_chains(limits: egress::Limits, warnings: &mut Vec<Finding>) -> Result<Chai
             .unwrap_or_default();
         let goes_on = Some(if entry.any_error { GoesOn::AnyError } else { GoesOn::NotFound });
         steps.push(Step { upstream: upstreams.len(), goes_on });
-        upstreams.push(Upstream { name, private: false, kind });
+        upstreams.push(Upstream { name, private: false, kind, breaker: guard::Settings::default() });
     }
     if steps.is_empty() {
         return Err("GOPROXY names no proxy to stand in front of; set GOPROXY, or give a configuration by --config".into());

@@ -86,6 +86,8 @@ pub struct Upstream {
     pub private: bool,
     /// What it is.
     pub kind: UpstreamKind,
+    /// When it is left alone.
+    pub breaker: upstream::guard::Settings,
 }
 
 /// What an upstream is.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::egress::{EgressError, Wait};
+use crate::egress::EgressError;
 use crate::route::FailureClass;
 use crate::store::StoreError;
 
@@ -39,6 +39,13 @@ pub enum Outage {
     Disk(Arc<StoreError>),
     /// A directory that does not answer in time, as a dead mount does.
     DiskHangs(Duration),
+    /// It was not asked: its circuit breaker is open.
+    Open {
+        /// For so much longer.
+        rest: Duration,
+        /// The failure that opened it.
+        why: Arc<str>,
+    },
 }
 
 /// An upstream's failure.
@@ -93,16 +100,6 @@ impl Failure {
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::Outage(Outage::Network(EgressError::Timeout(_)) | Outage::DiskHangs(_)))
     }
-
-    /// Whether nothing at all came within the limit for connecting.
-    pub fn is_unreachable(&self) -> bool {
-        matches!(
-            self,
-            Self::Outage(Outage::Network(
-                EgressError::Timeout(Wait::Connect) | EgressError::Connect { .. } | EgressError::Resolve { .. }
-            ))
-        )
-    }
 }
 
 /// A status code with its name.
@@ -142,6 +139,10 @@ impl fmt::Display for Outage {
             Self::Status(status) => f.write_str(&status_text(*status)),
             Self::Network(e) => write!(f, "{e}"),
             Self::Disk(e) => write!(f, "{e}"),
+            Self::Open { rest, why } => {
+                let seconds = rest.as_secs_f64().ceil();
+                write!(f, "not asked, its circuit breaker is open for {seconds} s more, because: {why}")
+            }
             Self::DiskHangs(after) => write!(f, "the directory did not answer within {} s", after.as_secs()),
         }
     }

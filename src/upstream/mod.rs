@@ -8,6 +8,7 @@
 pub mod directory;
 pub mod error;
 pub mod goproxy;
+pub mod guard;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -82,7 +83,7 @@ pub(crate) fn check_go_mod(bytes: &[u8]) -> Result<(), String> {
 pub(crate) fn read_list(module: &ModulePath, bytes: &[u8]) -> Result<VersionList, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "the list is not UTF-8".to_owned())?;
     let list = VersionList::parse(module, text);
-    let looks_like_one = |line: &str| line.split_whitespace().next().is_some_and(|f| crate::module::is_semver(f));
+    let looks_like_one = |line: &str| line.split_whitespace().next().is_some_and(crate::module::is_semver);
     let mut lines = text.lines().filter(|l| !l.trim().is_empty()).peekable();
     if lines.peek().is_some() && !lines.any(looks_like_one) {
         return Err("no list: none of its lines is a version".into());

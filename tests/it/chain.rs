@@ -16,8 +16,8 @@ fn module() -> Module {
 
 /// A gate over two upstreams, the first of which does not have the module itself.
 fn two(first: &Upstream, second: &Upstream, fallback: &str) -> Gate {
-    let tables =
-        upstream("first", &first.url(), "first_byte = \"600ms\"\nconnect = \"600ms\"") + &upstream("second", &second.url(), "");
+    let tables = upstream("first", &first.url(), "first_byte = \"600ms\"\nconnect = \"600ms\"\nbreaker = { failures = 0 }")
+        + &upstream("second", &second.url(), "");
     Gate::start(&(tables + &route("*", &["first", "second"], &format!("fallback = {fallback}"))))
 }
 
@@ -259,4 +259,35 @@ fn requests_upstream_are_plain_and_escaped() {
     let head = heads[0].to_ascii_lowercase();
     assert!(head.contains(&format!("host: {}\r\n", up.address)) && head.contains("user-agent: modgate/"), "{head}");
     assert!(!head.contains("accept-encoding: gzip"), "{head}");
+}
+
+#[test]
+fn an_upstream_that_does_not_work_is_left_alone_for_a_while() {
+    let modules: Vec<Module> = (0..40).map(|n| Module::new("example.com/m", &format!("v1.0.{n}"))).collect();
+    let (first, second) = (Upstream::always(Reply::Hang), Upstream::serving(&modules));
+    let tables = upstream("first", &first.url(), "first_byte = \"300ms\"\nbreaker = { failures = 3, open_for = \"2s\" }");
+    let tables = tables + &upstream("second", &second.url(), "");
+    let gate = Gate::start(&(tables + &route("*", &["first", "second"], "fallback = \"any-error\"")));
+    let timed = |module: &Module| {
+        let started = std::time::Instant::now();
+        assert_eq!(gate.get(&module.url("info")).body, module.info());
+        started.elapsed()
+    };
+    for module in &modules[..3] {
+        assert!(timed(module) >= Duration::from_millis(300));
+    }
+    for module in &modules[3..30] {
+        assert!(timed(module) < Duration::from_millis(250));
+    }
+    assert_eq!(first.asked().len(), 3);
+    let explained = String::from_utf8_lossy(&crate::support::http::get(&gate.admin, "/-/explain?module=example.com/x@v1.0.0").body)
+        .into_owned();
+    assert!(explained.contains("its circuit breaker is open"), "{explained}");
+    // It recovers with the first probe that works.
+    first.otherwise(Reply::Status(404));
+    eventually("the breaker closes", || {
+        gate.get(&format!("/example.com/new{}/@v/v1.0.0.info", gate.log().len()));
+        gate.log().contains("the upstream works again")
+    });
+    assert_eq!(gate.log().matches("the circuit breaker opened").count(), 1);
 }

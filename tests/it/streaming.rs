@@ -447,7 +447,10 @@ fn directories_are_checked_and_may_hang_alone() {
         assert!(made.success());
     }
     let up = Upstream::serving(&[large("v1.0.2"), large("v1.0.1"), Module::new("example.com/hung", "v1.0.0")]);
-    let tree = format!("[upstreams.tree]\ntype = \"directory\"\npath = {:?}\nidle = \"400ms\"\n", dir.path());
+    let tree = format!(
+        "[upstreams.tree]\ntype = \"directory\"\npath = {:?}\nidle = \"400ms\"\nbreaker = {{ failures = 0 }}\n",
+        dir.path()
+    );
     let tables = tree + &upstream("u", &up.url(), "");
     let gate = Gate::start(&(tables + &route("*", &["tree", "u"], "fallback = \"any-error\"")));
     assert!(gate.get(&good.url("zip")).body == good.zip());
