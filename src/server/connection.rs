@@ -167,6 +167,8 @@ pub(super) struct Connection {
     end: EndOfHead,
     /// Bytes of a head that is not whole yet, and what came after a whole one.
     ahead: Vec<u8>,
+    /// How many bytes of `ahead` have been searched for the end of a head.
+    searched: usize,
     /// How many bytes of `ahead` are a whole head that is to be handed over.
     head: usize,
 }
@@ -175,7 +177,7 @@ impl Connection {
     pub(super) fn new(io: TcpStream) -> Self {
         // Answers are written whole; waiting to fill a packet only adds time. A socket that refuses this works all the same.
         let _ = io.set_nodelay(true);
-        Self { io, slot: Slot::default(), stalled: None, end: EndOfHead::default(), ahead: Vec::new(), head: 0 }
+        Self { io, slot: Slot::default(), stalled: None, end: EndOfHead::default(), ahead: Vec::new(), searched: 0, head: 0 }
     }
 
     /// Where this connection's bodies leave their files.
@@ -255,12 +257,16 @@ impl AsyncWrite for Connection {
 
 impl Connection {
     /// Looks for the end of the head in what came last, and hands over what is whole.
-    fn take_head(&mut self, from: usize, buf: &mut ReadBuf<'_>) {
-        match self.end.find(&self.ahead[from..]) {
-            Some(end) => self.head = from + end,
+    fn take_head(&mut self, buf: &mut ReadBuf<'_>) {
+        match self.end.find(&self.ahead[self.searched..]) {
+            Some(end) => self.head = self.searched + end,
             None if self.ahead.len() > head::MAX_HEAD => self.refuse(if self.ahead.contains(&b'\n') { 431 } else { 414 }),
-            None => return,
+            None => {
+                self.searched = self.ahead.len();
+                return;
+            }
         }
+        self.searched = 0;
         if let Some(status) = head::refused(&self.ahead[..self.head]) {
             self.refuse(status);
         }
@@ -297,16 +303,14 @@ impl AsyncRead for Connection {
             this.hand_over(buf);
             return Poll::Ready(Ok(()));
         }
-        if !this.ahead.is_empty() {
-            // A request that came together with the one before.
-            this.end = EndOfHead::default();
-            this.take_head(0, buf);
-            if this.slot.0.borrow().busy || this.head > 0 {
-                return Poll::Ready(Ok(()));
-            }
-        }
         loop {
-            let before = this.ahead.len();
+            // What is there already came together with the request before.
+            if this.ahead.len() > this.searched {
+                this.take_head(buf);
+                if this.slot.0.borrow().busy || this.head > 0 {
+                    return Poll::Ready(Ok(()));
+                }
+            }
             let mut piece = [0; 4096];
             let mut into = ReadBuf::new(&mut piece);
             ready!(Pin::new(&mut this.io).poll_read(cx, &mut into))?;
@@ -314,10 +318,6 @@ impl AsyncRead for Connection {
                 return Poll::Ready(Ok(()));
             }
             this.ahead.extend_from_slice(into.filled());
-            this.take_head(before, buf);
-            if this.slot.0.borrow().busy || this.head > 0 {
-                return Poll::Ready(Ok(()));
-            }
         }
     }
 }

@@ -25,6 +25,7 @@ impl<T: Weigh> Weighter<Box<str>, Arc<T>> for ByBytes {
 /// Values by name, the least useful dropped when the bound in bytes is reached.
 pub struct Memory<T> {
     entries: Cache<Box<str>, Arc<T>, ByBytes>,
+    /// One value may take a sixty-fourth of the whole, so that none pushes out many.
     largest: usize,
 }
 
@@ -35,11 +36,6 @@ impl<T: Weigh> Memory<T> {
         let entries = usize::try_from(bytes / 2048).unwrap_or(usize::MAX).clamp(64, 100_000);
         let largest = usize::try_from(bytes / 64).unwrap_or(usize::MAX);
         Self { entries: Cache::with_weighter(entries, bytes, ByBytes), largest }
-    }
-
-    /// The largest value worth keeping: one may take a sixty-fourth of the whole, so that none pushes out many.
-    pub fn largest(&self) -> usize {
-        self.largest
     }
 
     /// The value of a name.

@@ -134,3 +134,24 @@ fn a_log_line_cannot_be_forged() {
     crate::support::eventually("the line", || gate.log().contains("forged"));
     assert!(gate.log().lines().all(|line| !line.starts_with("2026-01-01T00:00:00Z ERROR")));
 }
+
+#[test]
+fn a_head_that_drips_in_is_read_and_what_follows_it_too() {
+    use std::io::{Read, Write};
+    let up = Upstream::start();
+    up.set("/example.com/m/@v/list", crate::support::upstream::Reply::Good(b"v1.0.0\n".to_vec()));
+    let gate = Gate::start(&(upstream("u", &up.url(), "") + &route("*", &["u"], "")));
+    let mut stream = crate::support::http::open(&gate.address);
+    let head = b"\r\nGET /example.com/m/@v/list HTTP/1.1\r\nHost: x\r\n";
+    for byte in head {
+        stream.write_all(&[*byte]).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    // The end of one head together with the whole of the next, and a body that nobody asked for.
+    stream.write_all(b"\r\nGET /example.com/m/@v/list HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello").unwrap();
+    stream.write_all(b"GET /example.com/m/@v/list HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut all = String::new();
+    let _ = stream.read_to_string(&mut all);
+    assert!(all.matches("HTTP/1.1 200 OK").count() >= 2, "{all}");
+    assert_eq!(all.matches("HTTP/1.1").count(), all.matches("v1.0.0\n").count(), "{all}");
+}
