@@ -31,13 +31,6 @@ pub(super) struct Landed {
     pub(super) found: Option<(usize, Answer)>,
 }
 
-/// What the cache has of a version.
-#[derive(Default)]
-pub(super) struct Found {
-    pub(super) hit: Option<(usize, Answer)>,
-    siblings: Siblings,
-}
-
 /// What is known of a version's other parts when the one that is asked for is missing.
 #[derive(Debug, Clone, Default)]
 struct Siblings {
@@ -74,26 +67,27 @@ impl Fetch {
 }
 
 impl Gateway {
-    /// Looks for a part of a version in the folders of the plan's upstreams, in order. A directory upstream's own files are not
-    /// looked at here: it is asked in its turn, within its time limit.
-    pub(super) async fn look_up(&self, plan: &Plan, ask: &Ask) -> Found {
+    /// The folders of the plan's upstreams, in order. A directory upstream's own files are not among them: it is asked in its turn,
+    /// within its time limit.
+    fn folders(&self, plan: &Plan) -> Vec<(usize, Folder)> {
         let steps = plan.route.steps.iter().map(|s| (s.upstream, self.members[s.upstream].folder.clone()));
-        let folders: Vec<(usize, Folder)> = steps.filter(|(_, folder)| folder.is_writable()).collect();
+        steps.filter(|(_, folder)| folder.is_writable()).collect()
+    }
+
+    /// Looks for a part of a version in the folders of the plan's upstreams.
+    pub(super) async fn look_up(&self, plan: &Plan, ask: &Ask) -> Option<(usize, Answer)> {
+        let (folders, ask) = (self.folders(plan), ask.clone());
         if folders.is_empty() {
-            return Found::default();
+            return None;
         }
-        let ask = ask.clone();
-        let looked = tokio::task::spawn_blocking(move || {
-            for (member, folder) in &folders {
-                match read_part(folder, &ask) {
-                    Ok(Some(answer)) => return Found { hit: Some((*member, answer)), siblings: Siblings::default() },
-                    Ok(None) => {}
-                    Err(e) => tracing::warn!(error = %e, "a cached file cannot be used and is fetched again"),
-                }
-            }
-            Found { hit: None, siblings: siblings(&folders, &ask) }
-        });
-        looked.await.unwrap_or_default()
+        tokio::task::spawn_blocking(move || find(&folders, &ask)).await.unwrap_or_default()
+    }
+
+    /// The same, and where it is missing, what there is of the version's other parts.
+    async fn look_around(&self, plan: &Plan, ask: &Ask) -> Result<(usize, Answer), Siblings> {
+        let (folders, ask) = (self.folders(plan), ask.clone());
+        let looked = tokio::task::spawn_blocking(move || find(&folders, &ask).ok_or_else(|| siblings(&folders, &ask)));
+        looked.await.unwrap_or_else(|_| Err(Siblings::default()))
     }
 
     /// Fetches a part of a version along the chain, as a flight. `earlier` are the flights for its other parts that were under
@@ -108,11 +102,11 @@ impl Gateway {
     ) {
         let known = known_from(earlier).await;
         // A flight before this one may have ended between the asker's look and its boarding.
-        let looked = self.look_up(&plan, &ask).await;
-        let siblings = looked.siblings.or(known);
-        let mut fetch = Fetch { plan, ask, call, siblings, pilot, attempts: Vec::new() };
-        if looked.hit.is_some() {
-            return fetch.land(looked.hit, None);
+        let looked = self.look_around(&plan, &ask).await;
+        let mut fetch = Fetch { plan, ask, call, siblings: known, pilot, attempts: Vec::new() };
+        match looked {
+            Ok(hit) => return fetch.land(Some(hit), None),
+            Err(siblings) => fetch.siblings = siblings.or(fetch.siblings),
         }
         let mut steps = fetch.plan.route.steps.clone();
         if let Some(at) = fetch.siblings.pinned.and_then(|m| steps.iter().position(|s| s.upstream == m)) {
@@ -200,14 +194,16 @@ impl Gateway {
         }
         let part = result?;
         match (&fetch.ask, &part, siblings.go_mod_of_another(member), siblings.info_of_another(member)) {
-            (Ask::GoMod(_), Part::Small(own), Some(other), _) if own != other => Err(other_module()),
+            (Ask::GoMod(_), Part::Small(own), Some(other), _) if own != other => Err(transfer::other_module()),
             // A zip is compared when it is here.
             (Ask::GoMod(_) | Ask::Zip(_), _, Some(_), _) => Ok(part),
-            (Ask::Info(version), _, Some(other), _) if upstream.go_mod(version, call).await? != *other => Err(other_module()),
+            (Ask::Info(version), _, Some(other), _) if upstream.go_mod(version, call).await? != *other => {
+                Err(transfer::other_module())
+            }
             (Ask::GoMod(version) | Ask::Zip(version), _, None, Some(other)) => {
                 let own = Info::parse(self.info(member, version, call).await?).map_err(UpstreamError::corrupt)?;
                 let same = Info::parse(other.clone()).is_ok_and(|other| other.time == own.time);
-                if same { Ok(part) } else { Err(other_module()) }
+                if same { Ok(part) } else { Err(transfer::other_module()) }
             }
             _ => Ok(part),
         }
@@ -280,16 +276,23 @@ impl Gateway {
     }
 }
 
-fn other_module() -> UpstreamError {
-    UpstreamError::corrupt("its go.mod differs from the one that was served for this version before, from another upstream")
-}
-
 pub(super) fn stored(result: Result<Result<(), StoreError>, tokio::task::JoinError>) {
     match result {
         Ok(Ok(())) => {}
         Ok(Err(e)) => tracing::error!(error = %e, "an answer could not be kept in the cache"),
         Err(e) => tracing::error!(error = %e, "storing an answer broke down"),
     }
+}
+
+/// The first folder's answer that there is.
+fn find(folders: &[(usize, Folder)], ask: &Ask) -> Option<(usize, Answer)> {
+    folders.iter().find_map(|(member, folder)| match read_part(folder, ask) {
+        Ok(found) => found.map(|answer| (*member, answer)),
+        Err(e) => {
+            tracing::warn!(error = %e, "a cached file cannot be used and is fetched again");
+            None
+        }
+    })
 }
 
 fn read_part(folder: &Folder, ask: &Ask) -> Result<Option<Answer>, StoreError> {

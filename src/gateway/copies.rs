@@ -212,6 +212,8 @@ impl Gateway {
             self.remember(member, &ask, e);
             if e.failure.class() == FailureClass::Corrupt {
                 tracing::error!(upstream = %self.members[member].name, %ask, error = %e, "an upstream sent a corrupt answer");
+            } else {
+                tracing::debug!(upstream = %self.members[member].name, %ask, error = %e, "an upstream failed");
             }
         }
         pilot.land(result.clone());

@@ -157,7 +157,7 @@ impl Gateway {
 
     /// A part of a canonical version: from the first folder of the plan that has it, else from the chain.
     async fn immutable(self: &Arc<Self>, plan: &Plan, ask: &Ask, call: &Call, trail: &mut Trail) -> Result<Answer, GatewayError> {
-        if let Some((member, answer)) = self.look_up(plan, ask).await.hit {
+        if let Some((member, answer)) = self.look_up(plan, ask).await {
             trail.cache = CacheStatus::Hit;
             trail.upstream = Some(Arc::clone(&self.members[member].name));
             return Ok(answer);

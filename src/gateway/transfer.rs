@@ -58,11 +58,14 @@ pub(super) async fn check(file: std::fs::File, version: ModuleVersion, expected:
     });
     match looked.await {
         Ok(Ok(true)) => Ok(()),
-        Ok(Ok(false)) => Err(UpstreamError::corrupt(
-            "its go.mod differs from the one that was served for this version before, from another upstream",
-        )),
+        Ok(Ok(false)) => Err(other_module()),
         Ok(Err(ZipError::Io(e))) => Err(StoreError::new("read the zip in", "the cache".as_ref(), e).into()),
         Ok(Err(e)) => Err(UpstreamError::corrupt(e)),
         Err(e) => Err(UpstreamError::corrupt(format!("looking at it broke down: {e}"))),
     }
+}
+
+/// What a part is that belongs to another module than the parts before it.
+pub(super) fn other_module() -> UpstreamError {
+    UpstreamError::corrupt("its go.mod differs from the one that was served for this version before, from another upstream")
 }
