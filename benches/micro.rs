@@ -79,6 +79,7 @@ mod route {
             fallback: Fallback::NotFound,
             list: ListMode::Merge,
             partial: PartialRule::Serve,
+            hedge_after: None,
         }
     }
 

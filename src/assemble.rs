@@ -1,11 +1,11 @@
 //! Layer 9: the one place where the parts meet.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::{Handle, Runtime};
 
-use crate::config::{Config, UpstreamKind};
-use crate::egress::{Egress, EgressStartError};
+use crate::config::{self as settings, Config, UpstreamKind};
+use crate::egress::{Egress, EgressStartError, TlsError};
 use crate::gateway::{Gateway, Member};
 use crate::server::Site;
 use crate::store::{DiskStore, Folder, StoreError};
@@ -19,6 +19,9 @@ pub struct Foundation {
     egress: Egress,
     store: Arc<DiskStore>,
     runtime: Runtime,
+    /// The upstreams of the configuration that is in force, with their settings. One whose settings a reload leaves as they are
+    /// stays itself: its connections, its limits' counts and its breaker's state go on.
+    upstreams: Mutex<Vec<(settings::Upstream, Arc<dyn Upstream>)>>,
 }
 
 /// Why modgate cannot start.
@@ -30,6 +33,9 @@ pub enum StartError {
     /// Egress cannot start.
     #[error(transparent)]
     Egress(#[from] EgressStartError),
+    /// TLS to an upstream cannot be set up.
+    #[error("upstreams.{0}: {1}")]
+    Upstream(String, TlsError),
     /// The runtime of fetches cannot start.
     #[error("cannot start threads: {0}")]
     Threads(std::io::Error),
@@ -55,32 +61,54 @@ impl Foundation {
             .enable_all()
             .build()
             .map_err(StartError::Threads)?;
-        Ok(Self { egress: Egress::start(EGRESS_THREADS)?, store: DiskStore::open(&config.cache.dir)?, runtime })
+        let (egress, store) = (Egress::start(EGRESS_THREADS)?, DiskStore::open(&config.cache.dir)?);
+        Ok(Self { egress, store, runtime, upstreams: Mutex::default() })
     }
 
     /// Builds a gateway.
-    pub fn gateway(&self, config: &Config) -> Arc<Gateway> {
-        let members = config.upstreams.iter().map(|u| self.member(u)).collect();
-        Gateway::new(config.gateway, config.routes.clone(), members, Arc::clone(&self.store), self.runtime.handle().clone())
+    ///
+    /// # Errors
+    /// An upstream that cannot be set up.
+    pub fn gateway(&self, config: &Config) -> Result<Arc<Gateway>, StartError> {
+        let mut kept = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = config.upstreams.iter().map(|settings| {
+            let same = kept.iter().find(|(before, _)| before == settings).map(|(_, upstream)| Arc::clone(upstream));
+            Ok((settings.clone(), same.map_or_else(|| self.upstream(settings), Ok)?))
+        });
+        let made = made.collect::<Result<Vec<_>, StartError>>()?;
+        let members = made.iter().map(|(settings, upstream)| self.member(settings, Arc::clone(upstream))).collect();
+        *kept = made;
+        let (store, runtime) = (Arc::clone(&self.store), self.runtime.handle().clone());
+        Ok(Gateway::new(config.gateway, config.routes.clone(), members, store, runtime))
     }
 
     /// Builds a gateway and its memory.
-    pub fn site(&self, config: &Config) -> Site {
-        Site::new(self.gateway(config), config.cache.memory)
+    ///
+    /// # Errors
+    /// An upstream that cannot be set up.
+    pub fn site(&self, config: &Config) -> Result<Site, StartError> {
+        Ok(Site::new(self.gateway(config)?, config.cache.memory))
     }
 
-    fn member(&self, settings: &crate::config::Upstream) -> Member {
-        let (upstream, folder): (Box<dyn Upstream>, Folder) = match &settings.kind {
-            UpstreamKind::GoProxy(goproxy, policy) => {
-                let way = self.egress.upstream(policy.clone());
-                (Box::new(GoProxy::new(goproxy.clone(), way)), self.store.folder(&settings.name))
-            }
-            // A directory is its own cache.
-            UpstreamKind::Directory(path, limit) => (Box::new(Directory::new(path, *limit)), Folder::read_only(path)),
-        };
+    fn upstream(&self, settings: &settings::Upstream) -> Result<Arc<dyn Upstream>, StartError> {
         let name: Arc<str> = settings.name.as_str().into();
-        let upstream = Box::new(Guarded::new(Arc::clone(&name), upstream, settings.breaker));
-        Member { name, private: settings.private, upstream, folder }
+        let upstream: Arc<dyn Upstream> = match &settings.kind {
+            UpstreamKind::GoProxy(goproxy, policy) => {
+                let way = self.egress.upstream(Arc::clone(&name), (**policy).clone());
+                Arc::new(GoProxy::new(goproxy.clone(), way.map_err(|e| StartError::Upstream(name.to_string(), e))?))
+            }
+            UpstreamKind::Directory(path, limit) => Arc::new(Directory::new(path, *limit)),
+        };
+        Ok(Arc::new(Guarded::new(name, upstream, settings.breaker)))
+    }
+
+    fn member(&self, settings: &settings::Upstream, upstream: Arc<dyn Upstream>) -> Member {
+        let folder = match &settings.kind {
+            UpstreamKind::GoProxy(..) => self.store.folder(&settings.name),
+            // A directory is its own cache.
+            UpstreamKind::Directory(path, _) => Folder::read_only(path),
+        };
+        Member { name: settings.name.as_str().into(), private: settings.private, upstream, folder }
     }
 
     /// The cache's files.

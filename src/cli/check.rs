@@ -3,10 +3,13 @@
 use std::path::Path;
 use std::time::Instant;
 
+use url::Url;
+
 use super::{CliError, out, warn};
 use crate::assemble::Foundation;
 use crate::base::units::{show_elapsed, show_size};
 use crate::config::{Config, Origin, Upstream, UpstreamKind};
+use crate::egress::Policy;
 use crate::route::{Fallback, GoesOn, ListMode, PartialRule, Route};
 
 pub(super) fn run(file: Option<&Path>, probe: bool) -> Result<(), CliError> {
@@ -35,9 +38,34 @@ pub(super) fn run(file: Option<&Path>, probe: bool) -> Result<(), CliError> {
 
 fn describe(upstream: &Upstream) -> String {
     match &upstream.kind {
-        UpstreamKind::GoProxy(settings, _) => format!("goproxy {}", settings.url),
+        UpstreamKind::GoProxy(settings, policy) => format!("goproxy {}{}", settings.url, describe_way(&settings.url, policy)),
         UpstreamKind::Directory(path, _) => format!("directory {}", path.display()),
     }
+}
+
+/// The way out, where there is something to say about it. Secrets have no text form.
+fn describe_way(url: &Url, policy: &Policy) -> String {
+    let mut said = Vec::new();
+    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    if let Some(proxy) = policy.proxy.choose(url.scheme() == "https", host, url.port_or_known_default().unwrap_or(80)) {
+        said.push(format!("through {proxy}"));
+    }
+    if policy.credentials.is_some() {
+        said.push("with credentials".to_owned());
+    }
+    if policy.tls.identity.is_some() {
+        said.push("with a client certificate".to_owned());
+    }
+    if policy.tls.insecure_skip_verify {
+        said.push("WITHOUT looking at its certificate".to_owned());
+    }
+    if let Some(rate) = policy.throttle.rate {
+        said.push(format!("at most {} requests in {}", rate.requests, humantime::format_duration(rate.per)));
+    }
+    if let Some(places) = policy.throttle.max_concurrent {
+        said.push(format!("at most {places} at once"));
+    }
+    said.iter().flat_map(|s| [", ", s]).collect()
 }
 
 fn describe_route(route: &Route, upstreams: &[Upstream]) -> String {
@@ -66,13 +94,14 @@ fn describe_route(route: &Route, upstreams: &[Upstream]) -> String {
         (ListMode::Merge, PartialRule::Serve) => "lists merged",
         (ListMode::Merge, PartialRule::Fail) => "lists merged, never incomplete",
     };
-    format!("{} -> {chain}  ({list})", route.pattern_text())
+    let hedge = route.hedge_after.map(|after| format!(", the next is asked too after {}", humantime::format_duration(after)));
+    format!("{} -> {chain}  ({list}{})", route.pattern_text(), hedge.unwrap_or_default())
 }
 
 /// Tries each upstream; one that cannot be reached fails the command.
 fn run_probes(config: &Config) -> Result<(), CliError> {
     let foundation = Foundation::lay(config)?;
-    let gateway = foundation.gateway(config);
+    let gateway = foundation.gateway(config)?;
     let failed = foundation.runtime().block_on(async {
         let mut failed = Vec::new();
         for member in gateway.members() {

@@ -10,7 +10,7 @@ use crate::server::explain::explain;
 pub(super) fn run(config: Option<&Path>, module: &str, json: bool) -> Result<(), CliError> {
     let config = Config::load(config)?;
     let foundation = Foundation::lay(&config)?;
-    let gateway = foundation.gateway(&config);
+    let gateway = foundation.gateway(&config)?;
     let explained = foundation.runtime().block_on(async {
         let explained = explain(&gateway, module).await?;
         super::serve::settle(std::slice::from_ref(&gateway), std::time::Duration::from_secs(10)).await;

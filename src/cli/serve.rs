@@ -28,7 +28,7 @@ pub(super) fn run(file: Option<&Path>) -> Result<(), CliError> {
     let _guard = start_logging(&config.log);
     raise_file_limit();
     let foundation = Foundation::lay(&config)?;
-    let shared = Shared::new(foundation.site(&config));
+    let shared = Shared::new(foundation.site(&config)?);
     let system = actix_rt::System::new();
     let served = system.block_on(serve(file, config, &foundation, &shared));
     foundation.close();
@@ -128,6 +128,10 @@ fn read_again(file: Option<&Path>, current: &mut Config, foundation: &Foundation
             return;
         }
     };
+    let site = match foundation.site(&config) {
+        Ok(site) => site,
+        Err(e) => return tracing::error!(error = %e, "the new configuration cannot be used; the old one stays"),
+    };
     for warning in &config.warnings {
         tracing::warn!(%warning, "configuration");
     }
@@ -143,7 +147,7 @@ fn read_again(file: Option<&Path>, current: &mut Config, foundation: &Foundation
     for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
         tracing::warn!(key, "a change of this key takes effect at the next start");
     }
-    shared.swap(foundation.site(&config));
+    shared.swap(site);
     *current = config;
     tracing::info!("the new configuration is in force");
 }

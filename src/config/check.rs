@@ -7,15 +7,17 @@ use std::path::PathBuf;
 use figment::value::Dict;
 use url::Url;
 
+use super::egress::{Defaults, policy, user_netrc};
 use super::go_env::{GoSettings, Target};
 use super::load::user_cache_dir;
 use super::read::{Finding, Item, Place, Reading, Table, beside};
 use super::{Cache, Config, ConfigError, Log, Origin, Server, Upstream, UpstreamKind};
-use crate::base::units;
+use crate::base::{Secret, units};
+use crate::egress::credentials::{self, Credentials};
+use crate::gateway;
 use crate::module::Pattern;
 use crate::route::{FailureClass, Fallback, GoesOn, ListMode, PartialRule, Route, RouteTable, Step};
 use crate::upstream::{goproxy, guard};
-use crate::{egress, gateway};
 
 /// What a `Config` without a mistake was made of.
 struct Chains {
@@ -37,9 +39,8 @@ pub(super) fn check(reading: &Reading, dict: Dict) -> Result<Config, ConfigError
     let admin = addresses(&mut admin_table, "listen");
     admin_table.finish();
     let cache = cache(reading, root.table("cache"), &mut warnings);
-    let (limits, log) = (limits(root.table("egress"), None), log(root.table("log")));
-    let chains = chains(reading, &mut root, limits.unwrap_or_default(), &mut warnings);
-    warn_of_proxies(&mut warnings);
+    let (egress, log) = (Defaults::read(reading, root.table("egress")), log(root.table("log")));
+    let chains = chains(reading, &mut root, &egress.unwrap_or_default(), &mut warnings);
     root.finish();
     if let Some(listen) = &listen {
         if listen.is_empty() {
@@ -131,21 +132,6 @@ fn cache(reading: &Reading, mut table: Table<'_>, warnings: &mut Vec<Finding>) -
     Some((Cache { dir: dir?, max_size: max_size?, memory: memory? }, list_ttl?, not_found_ttl?))
 }
 
-/// Time limits; those that are not set are taken from `defaults`, where there are any.
-fn limits(mut table: Table<'_>, defaults: Option<egress::Limits>) -> Option<egress::Limits> {
-    let found = take_limits(&mut table, defaults);
-    table.finish();
-    found
-}
-
-fn take_limits(table: &mut Table<'_>, defaults: Option<egress::Limits>) -> Option<egress::Limits> {
-    let connect = table.limit("connect").or(defaults.map(|d| d.connect));
-    let first_byte = table.limit("first_byte").or(defaults.map(|d| d.first_byte));
-    let idle = table.limit("idle").or(defaults.map(|d| d.idle));
-    let total = table.limit("total").or(defaults.map(|d| d.total));
-    Some(egress::Limits { connect: connect?, first_byte: first_byte?, idle: idle?, total: total? })
-}
-
 fn log(mut table: Table<'_>) -> Option<Log> {
     let filter = table.parsed("level", |text| match text.parse::<tracing_subscriber::EnvFilter>() {
         Ok(_) => Ok(text.to_owned()),
@@ -157,12 +143,12 @@ fn log(mut table: Table<'_>) -> Option<Log> {
 }
 
 /// Upstreams and routes as configured, or the machine's Go settings where nothing is.
-fn chains(reading: &Reading, root: &mut Table<'_>, limits: egress::Limits, warnings: &mut Vec<Finding>) -> Option<Chains> {
+fn chains(reading: &Reading, root: &mut Table<'_>, egress: &Defaults, warnings: &mut Vec<Finding>) -> Option<Chains> {
     let tables = root.tables("upstreams");
     let route_tables = root.list_of_tables("routes");
     if tables.is_empty() && route_tables.is_empty() {
-        return match go_chains(limits, warnings) {
-            Ok(chains) => Some(chains),
+        return match go_chains(reading, egress, warnings) {
+            Ok(chains) => chains,
             Err(problem) => {
                 let key = String::new();
                 reading.findings.borrow_mut().push(Finding { place: Place::GoSettings, key, problem });
@@ -181,11 +167,11 @@ fn chains(reading: &Reading, root: &mut Table<'_>, limits: egress::Limits, warni
             table.say("", problem);
         }
         // A bad upstream keeps its place, so that routes to it are not reported as dangling as well.
-        let checked = upstream(reading, table, limits);
+        let checked = upstream(reading, table, egress, warnings);
         let stand_in = || Upstream {
             name: String::new(),
             private: false,
-            kind: UpstreamKind::Directory(PathBuf::new(), limits.idle),
+            kind: UpstreamKind::Directory(PathBuf::new(), egress.limits().idle),
             breaker: guard::Settings::default(),
         };
         upstreams.push(Upstream { name, ..checked.unwrap_or_else(stand_in) });
@@ -223,7 +209,7 @@ fn check_name(name: &str) -> Result<(), &'static str> {
 }
 
 /// An upstream, its name aside.
-fn upstream(reading: &Reading, mut table: Table<'_>, defaults: egress::Limits) -> Option<Upstream> {
+fn upstream(reading: &Reading, mut table: Table<'_>, defaults: &Defaults, warnings: &mut Vec<Finding>) -> Option<Upstream> {
     #[derive(Clone, Copy)]
     enum Type {
         GoProxy,
@@ -243,13 +229,13 @@ fn upstream(reading: &Reading, mut table: Table<'_>, defaults: egress::Limits) -
         Type::GoProxy => {
             let url = required(&mut table, "url").and_then(|item| item.parsed(server_url));
             let absent = table.items("absent").map_or_else(|| Some(goproxy::ABSENT.to_vec()), |items| absent_statuses(&items));
-            let limits = take_limits(&mut table, Some(defaults));
+            let policy = policy(reading, &mut table, url.as_ref(), defaults, warnings);
             url.zip(absent)
-                .zip(limits)
-                .map(|((url, absent), limits)| UpstreamKind::GoProxy(goproxy::Settings { url, absent }, egress::Policy { limits }))
+                .zip(policy)
+                .map(|((url, absent), policy)| UpstreamKind::GoProxy(goproxy::Settings { url, absent }, Box::new(policy)))
         }
         Type::Directory => {
-            let limit = table.limit("idle").unwrap_or(defaults.idle);
+            let limit = table.limit("idle").unwrap_or(defaults.limits().idle);
             required(&mut table, "path").and_then(|item| {
                 let path = beside(reading.file.as_deref(), &item.text()?);
                 if !path.is_dir() {
@@ -293,7 +279,7 @@ fn check_server_url(url: &Url) -> Result<(), String> {
         return Err("has to be an http or https URL".into());
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("user and password do not belong into a URL".into());
+        return Err("user and password do not belong into a URL (they go into auth)".into());
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err("a base URL has neither a query nor a fragment".into());
@@ -321,6 +307,7 @@ fn route(mut table: Table<'_>, names: &HashMap<String, usize>) -> Option<Route> 
     let fallback = table.items("fallback").map_or(Some(Fallback::NotFound), |items| fallback(&items));
     let list = table.word("list", &[("merge", ListMode::Merge), ("first", ListMode::First)]);
     let partial = table.word("partial", &[("serve", PartialRule::Serve), ("fail", PartialRule::Fail)]);
+    let hedge_after = table.limit("hedge_after");
     table.finish();
     Some(Route {
         patterns: patterns?,
@@ -328,6 +315,7 @@ fn route(mut table: Table<'_>, names: &HashMap<String, usize>) -> Option<Route> 
         fallback: fallback?,
         list: list.unwrap_or(ListMode::Merge),
         partial: partial.unwrap_or(PartialRule::Serve),
+        hedge_after,
     })
 }
 
@@ -382,19 +370,21 @@ fn fallback(items: &[Item<'_>]) -> Option<Fallback> {
 }
 
 /// The machine's Go settings as upstreams and routes.
-fn go_chains(limits: egress::Limits, warnings: &mut Vec<Finding>) -> Result<Chains, String> {
+fn go_chains(reading: &Reading, egress: &Defaults, warnings: &mut Vec<Finding>) -> Result<Option<Chains>, String> {
     let settings = GoSettings::of_machine()?;
     let mut upstreams: Vec<Upstream> = Vec::new();
     let mut steps = Vec::new();
     for entry in settings.proxies {
         let (base, kind) = match entry.target {
-            Target::Server(url) => {
+            Target::Server(mut url) => {
+                let credentials = go_credentials(&mut url)?;
                 check_server_url(&url).map_err(|e| format!("an item of GOPROXY cannot be used: {e}"))?;
                 let base = url.host_str().unwrap_or("proxy").to_ascii_lowercase();
                 let settings = goproxy::Settings { url, absent: goproxy::ABSENT.to_vec() };
-                (base, UpstreamKind::GoProxy(settings, egress::Policy { limits }))
+                let Some(policy) = egress.of_go_settings(reading, credentials) else { return Ok(None) };
+                (base, UpstreamKind::GoProxy(settings, Box::new(policy)))
             }
-            Target::Folder(path) => ("file".to_owned(), UpstreamKind::Directory(path, limits.idle)),
+            Target::Folder(path) => ("file".to_owned(), UpstreamKind::Directory(path, egress.limits().idle)),
             Target::Direct => {
                 let problem =
                     "GOPROXY ends in \"direct\", which is left out: this version does not fetch from version control, so what no \
@@ -426,6 +416,7 @@ fn go_chains(limits: egress::Limits, warnings: &mut Vec<Finding>) -> Result<Chai
         fallback: Fallback::NotFound,
         list: ListMode::Merge,
         partial: PartialRule::Serve,
+        hedge_after: None,
     };
     let mut routes = Vec::new();
     let fenced = Pattern::parse_list(&settings.no_proxy).map_err(|e| format!("GONOPROXY or GOPRIVATE: {e}"))?;
@@ -435,7 +426,24 @@ fn go_chains(limits: egress::Limits, warnings: &mut Vec<Finding>) -> Result<Chai
     }
     let everything = Pattern::parse_list("*").map_err(|e| e.to_string())?;
     routes.push(route(everything, steps));
-    Ok(Chains { upstreams, routes: RouteTable::new(routes), origin: Origin::GoSettings })
+    Ok(Some(Chains { upstreams, routes: RouteTable::new(routes), origin: Origin::GoSettings }))
+}
+
+/// The credentials that the go command would send to this proxy: those that stand in its URL, from which they are taken, else those
+/// of the user's netrc. Like the go command, none go over plain http.
+fn go_credentials(url: &mut Url) -> Result<Option<Credentials>, String> {
+    let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let inline = (!url.username().is_empty() || url.password().is_some())
+        .then(|| (decoded(url.username()), Secret::new(decoded(url.password().unwrap_or_default()))));
+    if url.scheme() != "https" {
+        return if inline.is_none() { Ok(None) } else { Err("GOPROXY holds a password for a server of plain http".into()) };
+    }
+    // It is an https URL with a host, so both can be taken out.
+    let _ = (url.set_username(""), url.set_password(None));
+    let login = inline.or_else(|| credentials::netrc(&user_netrc()?, url));
+    Ok(login.map(|(user, password)| {
+        Credentials::new(url, vec![("authorization".to_owned(), credentials::basic(&user, password.expose()))])
+    }))
 }
 
 /// An upstream that is modgate's own address would be asked by itself, for ever.
@@ -466,15 +474,6 @@ fn own_addresses(reading: &Reading, listen: &[SocketAddr], chains: &Chains) {
                 }
             }
         }
-    }
-}
-
-/// Variables that other programs here go by, and this one does not.
-fn warn_of_proxies(warnings: &mut Vec<Finding>) {
-    const NAMES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
-    if let Some(name) = NAMES.into_iter().find(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty())) {
-        let problem = "is set, but this version reaches its upstreams directly and does not use it".to_owned();
-        warnings.push(Finding { place: Place::Environment(name.to_owned()), key: String::new(), problem });
     }
 }
 

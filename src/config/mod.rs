@@ -7,6 +7,7 @@
 //! The checked form speaks in the settings of the components that it is for; no component sees `Config`.
 
 mod check;
+mod egress;
 pub mod go_env;
 pub mod load;
 pub mod read;
@@ -16,8 +17,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::egress::Policy;
 use crate::route::RouteTable;
-use crate::{egress, gateway, upstream};
+use crate::{gateway, upstream};
 use read::Finding;
 
 /// The defaults, as the file that documents them.
@@ -78,7 +80,7 @@ pub struct Cache {
 }
 
 /// One upstream.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// Its name, which is its folder's in the cache too.
     pub name: String,
@@ -91,10 +93,10 @@ pub struct Upstream {
 }
 
 /// What an upstream is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpstreamKind {
     /// A server of the module proxy protocol, and the way out to it.
-    GoProxy(upstream::goproxy::Settings, egress::Policy),
+    GoProxy(upstream::goproxy::Settings, Box<Policy>),
     /// A directory in the layout of the module cache's download folder, and how long a look into it may take.
     Directory(PathBuf, Duration),
 }

@@ -84,6 +84,14 @@ impl Reading {
         self.findings.borrow_mut().push(Finding { place, key: key.to_owned(), problem: problem.into() });
     }
 
+    /// Adds a finding that has its place already.
+    pub(super) fn add(&self, finding: Finding) {
+        // What several upstreams take from one place is said once.
+        if !self.findings.borrow().contains(&finding) {
+            self.findings.borrow_mut().push(finding);
+        }
+    }
+
     /// The line of a key, or of the nearest table around it.
     fn line(&self, key: &str) -> Option<usize> {
         let mut key = key;
@@ -133,6 +141,21 @@ impl<'r> Item<'r> {
 
     pub(super) fn parsed<T>(&self, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         parse(&self.text()?).map_err(|e| self.say(e)).ok()
+    }
+
+    /// What came of a look at what the value names; a failure is said.
+    pub(super) fn judge<T>(&self, result: Result<T, String>) -> Option<T> {
+        result.map_err(|e| self.say(e)).ok()
+    }
+
+    /// Whether it stands in one of modgate's own environment variables.
+    pub(super) fn is_environment(&self) -> bool {
+        (self.reading.layer_of)(self.value.tag()) == Layer::Environment
+    }
+
+    /// The table, where it is one.
+    pub(super) fn table_or_none(self) -> Option<Table<'r>> {
+        if matches!(self.value, Value::Dict(..)) { self.table() } else { None }
     }
 
     /// The items of a list; anything else is a list of one.
@@ -186,6 +209,22 @@ impl<'r> Table<'r> {
         Some(Item { reading: self.reading, key: self.path(key), value })
     }
 
+    /// Whether a key is there still.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.dict.contains_key(key)
+    }
+
+    /// What stands in it, by name, for a table whose keys are names.
+    pub(super) fn items_by_name(mut self) -> Vec<(String, Item<'r>)> {
+        std::mem::take(&mut self.dict)
+            .into_iter()
+            .map(|(name, value)| {
+                let item = Item { reading: self.reading, key: self.path(&name), value };
+                (name, item)
+            })
+            .collect()
+    }
+
     /// A table below this one; an empty one where there is none.
     pub(super) fn table(&mut self, key: &'static str) -> Table<'r> {
         let empty = Table { reading: self.reading, key: self.path(key), tag: None, dict: Dict::new(), known: Vec::new() };
@@ -194,14 +233,8 @@ impl<'r> Table<'r> {
 
     /// The tables below a table, by name.
     pub(super) fn tables(&mut self, key: &'static str) -> Vec<(String, Table<'r>)> {
-        let Some(mut outer) = self.take(key).and_then(Item::table) else { return Vec::new() };
-        std::mem::take(&mut outer.dict)
-            .into_iter()
-            .filter_map(|(name, value)| {
-                let item = Item { reading: self.reading, key: outer.path(&name), value };
-                item.table().map(|t| (name, t))
-            })
-            .collect()
+        let Some(outer) = self.take(key).and_then(Item::table) else { return Vec::new() };
+        outer.items_by_name().into_iter().filter_map(|(name, item)| item.table().map(|t| (name, t))).collect()
     }
 
     /// The tables of a list of tables.

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use actix_http::error::ParseError;
 use awc::error::{ConnectError, PayloadError, SendRequestError};
-use awc::http::StatusCode;
-use awc::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, LOCATION, RETRY_AFTER, TRANSFER_ENCODING};
+use awc::http::header::{
+    CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, IF_RANGE, LOCATION, PROXY_AUTHORIZATION, RANGE, RETRY_AFTER,
+    TRANSFER_ENCODING,
+};
+use awc::http::{StatusCode, Uri};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
@@ -16,12 +19,20 @@ use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
 use super::connect::{Connector, DIAL, Dial, Dialing};
-use super::{BODY_PIECES, Body, EgressError, Job, Limits, MAX_REDIRECTS, Order, Policy, Response, Wait};
+use super::credentials::basic;
+use super::proxy::{Proxy, bare, host_port};
+use super::resume::{Resume, retry_after};
+use super::{BODY_PIECES, Body, EgressError, Job, Limits, MAX_REDIRECTS, Order, Policy, Response, Shared, Wait, Way};
+use crate::base::Secret;
 
 /// How an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// The most of an error's body that is read, so that its connection can be used again.
 const DRAIN: usize = 64 << 10;
+
+/// How often one body is continued at the most, each time with at least a byte more than before.
+const RESUMPTIONS: usize = 32;
+pub(super) const USER_AGENT: &str = concat!("modgate/", env!("CARGO_PKG_VERSION"));
 
 type Answer = awc::ClientResponse;
 
@@ -29,15 +40,24 @@ type Answer = awc::ClientResponse;
 struct Client {
     plain: awc::Client,
     tls: awc::Client,
-    limits: Limits,
+    upstream: Arc<str>,
+    policy: Policy,
+    shared: Arc<Shared>,
+}
+
+/// How the delivery of a body ended before its end.
+enum Ended {
+    /// Nobody wants it any more.
+    Unwanted,
+    Failed(EgressError),
 }
 
 /// An egress thread's life: serves upstreams until nobody can send orders any more.
 pub(super) fn run(mut inbox: mpsc::UnboundedReceiver<Order>) {
     actix_rt::System::new().block_on(async move {
-        while let Some(Order::Upstream(policy, tls, mut jobs)) = inbox.recv().await {
+        while let Some(Order::Upstream(way, mut jobs)) = inbox.recv().await {
             actix_rt::spawn(async move {
-                let client = Rc::new(Client::new(&policy, tls));
+                let client = Rc::new(Client::new(*way));
                 while let Some(job) = jobs.recv().await {
                     actix_rt::spawn(Rc::clone(&client).serve(job));
                 }
@@ -47,20 +67,23 @@ pub(super) fn run(mut inbox: mpsc::UnboundedReceiver<Order>) {
 }
 
 impl Client {
-    fn new(policy: &Policy, tls: Arc<rustls::ClientConfig>) -> Self {
-        let limits = policy.limits;
-        Self { plain: make(limits, None), tls: make(limits, Some(tls)), limits }
+    fn new(way: Way) -> Self {
+        let Way { policy, upstream, tls, proxy_tls, limits: shared } = way;
+        let proxy = Rc::new(policy.proxy.clone());
+        let limit = policy.limits.connect;
+        let connector = |tls| Connector { limit, tls, proxy: Rc::clone(&proxy), proxy_tls: Arc::clone(&proxy_tls) };
+        Self { plain: make(connector(None)), tls: make(connector(Some(tls))), upstream, policy, shared }
     }
 
     /// Serves one job, unless its asker goes away.
     async fn serve(self: Rc<Self>, job: Job) {
-        let Job { url, mut head } = job;
-        let deadline = Instant::now() + self.limits.total;
+        let Job { url, resume, mut head } = job;
+        let deadline = Instant::now() + self.policy.limits.total;
         let answer = tokio::select! {
-            answer = timeout_at(deadline, self.follow(url)) => answer.unwrap_or(Err(EgressError::Timeout(Wait::Total))),
+            answer = timeout_at(deadline, self.follow(&url, None)) => answer.unwrap_or(Err(EgressError::Timeout(Wait::Total))),
             () = head.closed() => return,
         };
-        let (answer, response) = match answer {
+        let (answer, mut response) = match answer {
             Ok(answer) => answer,
             Err(e) => {
                 // An asker that is gone needs no answer.
@@ -70,26 +93,91 @@ impl Client {
         };
         let (pieces, body) = mpsc::channel(BODY_PIECES);
         let (length, good) = (response.length, response.status == 200);
-        if head.send(Ok(Response { body: Body { pieces: body }, ..response })).is_err() {
+        response.body = Body::new(body);
+        if head.send(Ok(response)).is_err() {
             return;
         }
         if good {
-            let limits = self.limits;
-            if let Err(e) = pump(answer, length, limits, deadline, &pieces).await {
+            let rest = if resume && self.policy.retries > 0 { Resume::of(answer.headers(), length) } else { None };
+            if let Err(Ended::Failed(e)) = self.deliver(answer, length, &url, rest, deadline, &pieces).await {
                 let _ = pieces.send(Err(e)).await;
             }
         } else {
             drop(pieces);
-            drain(answer, self.limits.idle).await;
+            drain(answer, self.policy.limits.idle).await;
         }
     }
 
-    /// Sends the request and follows redirects.
-    async fn follow(&self, mut url: Url) -> Result<(Answer, Response), EgressError> {
+    /// Hands a body on to its end, continuing it where it breaks off and that can be done.
+    async fn deliver(
+        &self,
+        mut answer: Answer,
+        length: Option<u64>,
+        url: &Url,
+        mut rest: Option<Resume>,
+        deadline: Instant,
+        pieces: &mpsc::Sender<Result<Bytes, EgressError>>,
+    ) -> Result<(), Ended> {
+        let mut received = 0;
+        for _ in 0..RESUMPTIONS {
+            let before = received;
+            let cut = match pump(answer, length, &mut received, self.policy.limits, deadline, pieces).await {
+                Err(Ended::Failed(e)) if e.may_pass() || matches!(e, EgressError::Timeout(Wait::Idle)) => e,
+                ended => return ended,
+            };
+            let Some(resume) = rest.as_mut().filter(|r| received > before && received < r.length) else {
+                return Err(Ended::Failed(cut));
+            };
+            resume.from = received;
+            tracing::info!(upstream = %self.upstream, received, length, error = %cut, "a body broke off and is being resumed");
+            let resumed = tokio::select! {
+                resumed = timeout_at(deadline, self.resume(url, resume)) => resumed,
+                () = pieces.closed() => return Err(Ended::Unwanted),
+            };
+            answer = match resumed {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(why)) => return Err(Ended::Failed(EgressError::NotResumed { cut: Box::new(cut), why })),
+                Err(_) => return Err(Ended::Failed(EgressError::Timeout(Wait::Total))),
+            };
+        }
+        Err(Ended::Failed(EgressError::CutOff { received, expected: length }))
+    }
+
+    /// Asks for the rest of a body, more than once where that failed in a way that may pass.
+    async fn resume(&self, url: &Url, rest: &Resume) -> Result<Answer, String> {
+        let mut repeated = 0;
+        loop {
+            let wait = self.shared.retry.again(repeated).ok_or("it is not to be asked again (retries)")?;
+            tokio::time::sleep(wait).await;
+            repeated += 1;
+            self.shared.throttle.turn().await.map_err(|e| e.to_string())?;
+            match self.follow(url, Some(rest)).await {
+                Ok((answer, response)) => {
+                    self.shared.throttle.note(response.status, response.retry_after);
+                    match rest.fits(answer.status(), answer.headers(), response.length) {
+                        Ok(()) => return Ok(answer),
+                        Err(_) if matches!(response.status, 429 | 500 | 502..=504) => {}
+                        Err(why) => return Err(why),
+                    }
+                }
+                Err(e) if e.may_pass() => {}
+                Err(e) => return Err(e.to_string()),
+            }
+        }
+    }
+
+    /// Sends the request and follows redirects. Credentials go no further than the origin they are for, and not back to it either.
+    async fn follow(&self, url: &Url, rest: Option<&Resume>) -> Result<(Answer, Response), EgressError> {
+        let mut url = url.clone();
+        let mut credentials = self.policy.credentials.as_ref();
         for _ in 0..=MAX_REDIRECTS {
-            let answer = self.send(&url).await?;
+            let headers = credentials.map(|c| c.of(&url)).unwrap_or_default();
+            if headers.is_empty() {
+                credentials = None;
+            }
+            let (answer, via) = self.send(&url, headers, rest).await?;
             if !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
-                let response = head_of(&answer)?;
+                let response = head_of(&answer, via.map(ToString::to_string))?;
                 return Ok((answer, response));
             }
             let location = answer.headers().get(LOCATION).and_then(|v| v.to_str().ok());
@@ -100,49 +188,64 @@ impl Client {
                 (_, "http" | "https") => {}
                 (_, other) => return Err(EgressError::Redirect(format!("to the scheme {other:?}"))),
             }
-            drain(answer, self.limits.idle).await;
+            drain(answer, self.policy.limits.idle).await;
             url = next;
         }
         Err(EgressError::Redirect(format!("more than {MAX_REDIRECTS} in a row")))
     }
 
-    /// Sends one request. A kept connection that the server closed in this moment is no failure: the request is sent again,
-    /// once.
-    async fn send(&self, url: &Url) -> Result<Answer, EgressError> {
-        let mut wire = url.clone();
-        let client = if url.scheme() == "https" {
-            // The connector does TLS; see `connect`.
-            let port = url.port_or_known_default();
-            let set = wire.set_scheme("http").and_then(|()| wire.set_port(port));
-            set.map_err(|()| EgressError::Broken("the URL cannot be used".into()))?;
-            &self.tls
-        } else {
-            &self.plain
-        };
-        let mut host = url.host_str().unwrap_or_default().to_owned();
-        if let Some(port) = url.port() {
-            host = format!("{host}:{port}");
-        }
+    /// Sends one request, and says which proxy it was sent to in the absolute form. A kept connection that the server closed in
+    /// this moment is no failure: the request is sent again, once.
+    async fn send(
+        &self,
+        url: &Url,
+        headers: &[(String, Secret)],
+        rest: Option<&Resume>,
+    ) -> Result<(Answer, Option<&Arc<Proxy>>), EgressError> {
+        let https = url.scheme() == "https";
+        let client = if https { &self.tls } else { &self.plain };
+        let host = url.host_str().unwrap_or_default();
+        let port = url.port_or_known_default().unwrap_or(80);
+        let via = self.policy.proxy.choose(https, bare(host), port).filter(|proxy| !https && proxy.forwards_http());
+        let wire = wire(url, via.is_some())?;
+        let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         let mut again = true;
         loop {
-            let request = client.get(wire.as_str()).insert_header((HOST, host.as_str())).no_decompress();
-            return match self.wait(request.send()).await {
-                Ok(Ok(answer)) => Ok(answer),
-                Ok(Err(e)) if again && is_stale(&e) => {
-                    again = false;
-                    continue;
+            let mut request = client.get(wire.clone()).insert_header((HOST, authority.as_str())).no_decompress();
+            for (name, value) in headers {
+                request = request.insert_header((name.as_str(), value.expose()));
+            }
+            if let Some(login) = via.and_then(|proxy| proxy.login.as_ref()) {
+                request = request.insert_header((PROXY_AUTHORIZATION, basic(&login.user, login.password.expose()).expose()));
+            }
+            if let Some(rest) = rest {
+                request = request.insert_header((RANGE, format!("bytes={}-", rest.from)));
+                request = request.insert_header((IF_RANGE, rest.validator.as_str()));
+            }
+            let dial = Rc::new(Dial::default());
+            let error = match self.wait(&dial, request.send()).await {
+                Ok(Ok(answer)) => {
+                    if let Some(proxy) = via {
+                        from_proxy(proxy, &answer, host, port)?;
+                    }
+                    return Ok((answer, via));
                 }
-                Ok(Err(e)) => Err(reason(e)),
-                Err(e) => Err(e),
+                Ok(Err(e)) => e,
+                Err(e) => return Err(e),
             };
+            let kept = matches!(dial.get(), Dialing::Not);
+            if !(again && kept && is_stale(&error)) {
+                return Err(reason(error, &host_port(bare(host), port)));
+            }
+            again = false;
         }
     }
 
     /// Waits for the head of an answer. The time that connecting takes has a limit of its own and does not count.
-    async fn wait<T>(&self, sending: impl Future<Output = T>) -> Result<T, EgressError> {
-        let dial = Rc::new(Dial::default());
-        let mut sending = std::pin::pin!(DIAL.scope(Rc::clone(&dial), sending));
-        let mut deadline = Instant::now() + self.limits.first_byte;
+    async fn wait<T>(&self, dial: &Rc<Dial>, sending: impl Future<Output = T>) -> Result<T, EgressError> {
+        let first_byte = self.policy.limits.first_byte;
+        let mut sending = std::pin::pin!(DIAL.scope(Rc::clone(dial), sending));
+        let mut deadline = Instant::now() + first_byte;
         loop {
             if let Ok(sent) = timeout_at(deadline, &mut sending).await {
                 return Ok(sent);
@@ -151,7 +254,7 @@ impl Client {
             deadline = match dial.get() {
                 Dialing::Not => return Err(EgressError::Timeout(Wait::FirstByte)),
                 Dialing::Since => now + Duration::from_millis(50),
-                Dialing::Done(at) => at + self.limits.first_byte,
+                Dialing::Done(at) => at + first_byte,
             };
             if deadline <= now {
                 return Err(EgressError::Timeout(Wait::FirstByte));
@@ -170,11 +273,11 @@ fn is_stale(e: &SendRequestError) -> bool {
     )
 }
 
-fn make(limits: Limits, tls: Option<Arc<rustls::ClientConfig>>) -> awc::Client {
+fn make(connector: Connector) -> awc::Client {
     // The connector limits itself and can say what it was waiting for; awc's own limits only stand behind it.
-    let behind = limits.connect + Duration::from_secs(5);
+    let behind = connector.limit + Duration::from_secs(5);
     let connector = awc::Connector::new()
-        .connector(Connector { limit: limits.connect, tls })
+        .connector(connector)
         .limit(0)
         .timeout(behind)
         .conn_keep_alive(KEEP_ALIVE)
@@ -183,8 +286,34 @@ fn make(limits: Limits, tls: Option<Arc<rustls::ClientConfig>>) -> awc::Client {
         .connector(connector)
         .disable_timeout()
         .disable_redirects()
-        .add_default_header((awc::http::header::USER_AGENT, concat!("modgate/", env!("CARGO_PKG_VERSION"))))
+        .add_default_header((awc::http::header::USER_AGENT, USER_AGENT))
         .finish()
+}
+
+/// The request target that awc is given. The connector does TLS (see `connect`), so it is always `http://host:port`; in the
+/// absolute form, for a proxy, the whole URL stands where the path does, which awc sends as it is.
+fn wire(url: &Url, absolute: bool) -> Result<Uri, EgressError> {
+    let port = url.port_or_known_default().unwrap_or(80);
+    let authority = format!("{}:{port}", url.host_str().unwrap_or_default());
+    let mut target = url.clone();
+    target.set_fragment(None);
+    let target = if absolute { target.as_str() } else { &target[url::Position::BeforePath..] };
+    let built = Uri::builder().scheme("http").authority(authority).path_and_query(target).build();
+    built.map_err(|_| EgressError::Broken("the URL cannot be used".into()))
+}
+
+/// Refuses an answer that a proxy gave in the server's stead: it must not be taken for the server's word.
+fn from_proxy(proxy: &Proxy, answer: &Answer, host: &str, port: u16) -> Result<(), EgressError> {
+    let status = answer.status();
+    // RFC 9209 has the first; squid says it by the second.
+    let says_so = answer.headers().get_all("proxy-status").any(|v| v.to_str().is_ok_and(|v| v.contains("error=")))
+        || answer.headers().contains_key("x-squid-error");
+    if status != StatusCode::PROXY_AUTHENTICATION_REQUIRED && !(says_so && (status.is_client_error() || status.is_server_error())) {
+        return Ok(());
+    }
+    let why = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or_default());
+    let may_pass = matches!(status.as_u16(), 500 | 502..=504);
+    Err(EgressError::Proxy { proxy: proxy.to_string(), to: host_port(bare(host), port), why, may_pass })
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
@@ -192,7 +321,7 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
 }
 
 /// Reads the head of an answer. Its body is filled in by the caller.
-fn head_of(answer: &Answer) -> Result<Response, EgressError> {
+fn head_of(answer: &Answer, via: Option<String>) -> Result<Response, EgressError> {
     let headers = answer.headers();
     let length = match text(headers, CONTENT_LENGTH) {
         None => None,
@@ -203,46 +332,51 @@ fn head_of(answer: &Answer) -> Result<Response, EgressError> {
         return Err(EgressError::Broken("its body has neither a length nor chunks, so its end cannot be told".into()));
     }
     let encoded = text(headers, awc::http::header::CONTENT_ENCODING).filter(|e| !e.eq_ignore_ascii_case("identity"));
-    if let (StatusCode::OK, Some(encoding)) = (status, encoded) {
+    if let (StatusCode::OK | StatusCode::PARTIAL_CONTENT, Some(encoding)) = (status, encoded) {
         return Err(EgressError::Broken(format!("it sent the encoding {encoding:?}, which was not asked for")));
     }
     Ok(Response {
         status: status.as_u16(),
         length,
         content_type: text(headers, CONTENT_TYPE).map(str::to_owned),
-        retry_after: text(headers, RETRY_AFTER).and_then(|v| v.trim().parse().ok()).map(Duration::from_secs),
-        body: Body { pieces: mpsc::channel(1).1 },
+        retry_after: text(headers, RETRY_AFTER).and_then(retry_after),
+        via,
+        body: Body::new(mpsc::channel(1).1),
     })
 }
 
-/// Hands the body on, piece by piece, and an empty piece at its end.
+/// Hands the body on, piece by piece, and an empty piece at its end. `received` counts from the beginning of the whole.
 async fn pump(
     mut answer: Answer,
     expected: Option<u64>,
+    received: &mut u64,
     limits: Limits,
     deadline: Instant,
     pieces: &mpsc::Sender<Result<Bytes, EgressError>>,
-) -> Result<(), EgressError> {
-    let mut received = 0_u64;
+) -> Result<(), Ended> {
+    let cut = |received| Err(Ended::Failed(EgressError::CutOff { received, expected }));
     loop {
         let idle = Instant::now() + limits.idle;
         let Ok(piece) = timeout_at(idle.min(deadline), answer.next()).await else {
-            return Err(EgressError::Timeout(if idle < deadline { Wait::Idle } else { Wait::Total }));
+            return Err(Ended::Failed(EgressError::Timeout(if idle < deadline { Wait::Idle } else { Wait::Total })));
         };
         match piece {
             Some(Ok(bytes)) if bytes.is_empty() => {}
             Some(Ok(bytes)) => {
-                received += bytes.len() as u64;
+                *received += bytes.len() as u64;
+                if expected.is_some_and(|n| *received > n) {
+                    return Err(Ended::Failed(EgressError::TooLarge { limit: expected.unwrap_or(0) }));
+                }
                 // The reader sets the pace; only one that stands still until the deadline is given up.
                 match timeout_at(deadline, pieces.send(Ok(bytes))).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(_)) => return Ok(()),
-                    Err(_) => return Err(EgressError::Timeout(Wait::Total)),
+                    Ok(Err(_)) => return Err(Ended::Unwanted),
+                    Err(_) => return Err(Ended::Failed(EgressError::Timeout(Wait::Total))),
                 }
             }
-            Some(Err(PayloadError::Incomplete(_) | PayloadError::Io(_))) => return Err(EgressError::CutOff { received, expected }),
-            Some(Err(e)) => return Err(EgressError::Broken(format!("after {received} bytes: {e}"))),
-            None if expected.is_some_and(|n| n != received) => return Err(EgressError::CutOff { received, expected }),
+            Some(Err(PayloadError::Incomplete(_) | PayloadError::Io(_))) => return cut(*received),
+            Some(Err(e)) => return Err(Ended::Failed(EgressError::Broken(format!("after {received} bytes: {e}")))),
+            None if expected.is_some_and(|n| n != *received) => return cut(*received),
             None => {
                 let _ = pieces.send(Ok(Bytes::new())).await;
                 return Ok(());
@@ -266,7 +400,9 @@ async fn drain(mut answer: Answer, limit: Duration) {
 }
 
 /// What an awc error means here. The connector's own errors come back as they were made.
-fn reason(e: SendRequestError) -> EgressError {
+fn reason(e: SendRequestError, host: &str) -> EgressError {
+    // With TLS 1.3 a server refuses a client's certificate only after the handshake.
+    let tls = |io: &std::io::Error| super::tls::why(io).map(|why| EgressError::Tls { host: host.to_owned(), why });
     match e {
         SendRequestError::Connect(ConnectError::Io(io)) => {
             let text = io.to_string();
@@ -275,11 +411,15 @@ fn reason(e: SendRequestError) -> EgressError {
                 None => EgressError::Broken(text),
             }
         }
-        SendRequestError::Connect(ConnectError::Timeout) => EgressError::Timeout(Wait::Connect),
+        SendRequestError::Connect(ConnectError::Timeout) => EgressError::Timeout(Wait::Connect(format!("connecting to {host}"))),
         SendRequestError::Connect(ConnectError::Disconnected) => {
             EgressError::Broken("the connection was closed before an answer came".into())
         }
         SendRequestError::Timeout => EgressError::Timeout(Wait::FirstByte),
+        SendRequestError::Send(io) | SendRequestError::Response(ParseError::Io(io)) => {
+            let broken = || EgressError::Broken(format!("the connection broke before an answer came ({io})"));
+            tls(&io).unwrap_or_else(broken)
+        }
         SendRequestError::Response(e) => EgressError::Broken(format!("the answer is not HTTP as it has to be: {e}")),
         other => EgressError::Broken(other.to_string()),
     }

@@ -1,12 +1,13 @@
-//! Connections: names looked up, TCP and TLS set up, and the stream read strictly.
+//! Connections: names looked up, TCP, proxies and TLS set up, and the stream read strictly.
 //!
 //! TLS is done here and awc is given `http://host:443/` URLs, because awc would put TLS outside of this stream, and then a
 //! body cut off by a proper TLS close would go unnoticed: [`Stream`] turns the end of input into an error, and only a body
 //! that awc still waits for ever meets it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,37 +23,68 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_socks::TargetAddr;
 
+use super::proxy::{Proxy, ProxyRule, ProxyScheme, bare, host_port};
+use super::tunnel::{self, TunnelError};
 use super::{EgressError, Wait};
 
-/// A connection, whatever it is made of.
+/// A connection, whatever it is made of: TLS may lie within the TLS of a proxy.
 #[derive(Debug)]
 enum Io {
     Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Io>>),
+}
+
+impl Io {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Tcp(io) => io,
+            Self::Tls(io) => io.get_ref().0.tcp(),
+        }
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Tls(io) => Pin::new(io).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(io) => Pin::new(io).poll_write(cx, buf),
+            Self::Tls(io) => Pin::new(io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(io) => Pin::new(io).poll_flush(cx),
+            Self::Tls(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(io) => Pin::new(io).poll_shutdown(cx),
+            Self::Tls(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
 }
 
 /// A connection whose end of input is an error.
 #[derive(Debug)]
 pub(super) struct Stream(Io);
 
-impl Stream {
-    fn tcp(&self) -> &TcpStream {
-        match &self.0 {
-            Io::Tcp(io) => io,
-            Io::Tls(io) => io.get_ref().0,
-        }
-    }
-}
-
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let (before, room) = (buf.filled().len(), buf.remaining());
-        let polled = match &mut self.0 {
-            Io::Tcp(io) => Pin::new(io).poll_read(cx, buf),
-            Io::Tls(io) => Pin::new(io).poll_read(cx, buf),
-        };
-        match polled {
+        match Pin::new(&mut self.0).poll_read(cx, buf) {
             Poll::Ready(Ok(())) if room > 0 && buf.filled().len() == before => {
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")))
             }
@@ -63,34 +95,25 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.0 {
-            Io::Tcp(io) => Pin::new(io).poll_write(cx, buf),
-            Io::Tls(io) => Pin::new(io).poll_write(cx, buf),
-        }
+        Pin::new(&mut self.0).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
-            Io::Tcp(io) => Pin::new(io).poll_flush(cx),
-            Io::Tls(io) => Pin::new(io).poll_flush(cx),
-        }
+        Pin::new(&mut self.0).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
-            Io::Tcp(io) => Pin::new(io).poll_shutdown(cx),
-            Io::Tls(io) => Pin::new(io).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 
 impl ActixStream for Stream {
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
-        ActixStream::poll_read_ready(self.tcp(), cx)
+        ActixStream::poll_read_ready(self.0.tcp(), cx)
     }
 
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
-        ActixStream::poll_write_ready(self.tcp(), cx)
+        ActixStream::poll_write_ready(self.0.tcp(), cx)
     }
 }
 
@@ -123,9 +146,16 @@ fn note(dialing: Dialing) {
 #[derive(Clone)]
 pub(super) struct Connector {
     pub(super) limit: Duration,
-    /// With TLS, where there are settings for it.
+    /// With TLS to the server, where there are settings for it.
     pub(super) tls: Option<Arc<rustls::ClientConfig>>,
+    /// Which proxy leads to a server.
+    pub(super) proxy: Rc<ProxyRule>,
+    /// TLS to a proxy.
+    pub(super) proxy_tls: Arc<rustls::ClientConfig>,
 }
+
+/// What is being waited for, for the error that says so.
+type Doing = RefCell<String>;
 
 impl Service<ConnectInfo<Uri>> for Connector {
     type Response = Connection<Uri, Stream>;
@@ -139,46 +169,128 @@ impl Service<ConnectInfo<Uri>> for Connector {
         Box::pin(async move {
             let uri = info.request().clone();
             note(Dialing::Since);
-            let stream = match tokio::time::timeout(this.limit, this.open(&uri)).await {
+            let doing = Doing::default();
+            let stream = match tokio::time::timeout(this.limit, this.open(&uri, &doing)).await {
                 Ok(opened) => opened,
-                Err(_) => Err(EgressError::Timeout(Wait::Connect)),
+                Err(_) => Err(EgressError::Timeout(Wait::Connect(doing.take()))),
             };
             note(Dialing::Done(Instant::now()));
             // awc knows io errors only; the client takes this one out of it again.
-            stream.map(|s| Connection::new(uri, s)).map_err(|e| ConnectError::Io(io::Error::other(e)))
+            stream.map(|io| Connection::new(uri, Stream(io))).map_err(|e| ConnectError::Io(io::Error::other(e)))
         })
     }
 }
 
 impl Connector {
-    async fn open(&self, uri: &Uri) -> Result<Stream, EgressError> {
-        let name = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+    async fn open(&self, uri: &Uri, doing: &Doing) -> Result<Io, EgressError> {
+        let host = bare(uri.host().unwrap_or_default());
         let port = uri.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
-        let shown = format!("{name}:{port}");
-        let tcp = dial(&name, port).await?;
-        // Requests are small and answered at once; waiting to fill a packet only adds time.
-        let _ = tcp.set_nodelay(true);
-        let Some(tls) = &self.tls else { return Ok(Stream(Io::Tcp(tcp))) };
-        let server = ServerName::try_from(name).map_err(|e| EgressError::Tls { host: shown.clone(), why: e.to_string() })?;
-        let stream = TlsConnector::from(Arc::clone(tls)).connect(server, tcp).await;
-        let stream = stream.map_err(|e| EgressError::Tls { host: shown, why: e.to_string() })?;
-        Ok(Stream(Io::Tls(Box::new(stream))))
+        let io = match self.proxy.choose(self.tls.is_some(), host, port) {
+            None => Io::Tcp(dial(host, port, doing).await?),
+            Some(proxy) => self.through(proxy, host, port, doing).await?,
+        };
+        match &self.tls {
+            None => Ok(io),
+            Some(tls) => {
+                doing.replace(format!("TLS with {}", host_port(host, port)));
+                handshake(tls, io, host, port).await
+            }
+        }
+    }
+
+    /// A connection that a proxy leads on to the server. For plain http it ends at the proxy, which is told with each request
+    /// where that is to go.
+    async fn through(&self, proxy: &Proxy, host: &str, port: u16, doing: &Doing) -> Result<Io, EgressError> {
+        let io = self.reach(proxy, doing).await?;
+        let to = host_port(host, port);
+        doing.replace(format!("waiting for the proxy {proxy} to lead to {to}"));
+        let refused = |why: TunnelError| {
+            let may_pass = match &why {
+                TunnelError::Refused(status, _) => matches!(status, 500 | 502..=504),
+                TunnelError::Broken(_) => true,
+                TunnelError::Socks(_) => false,
+            };
+            EgressError::Proxy { proxy: proxy.to_string(), to: to.clone(), why: why.to_string(), may_pass }
+        };
+        match proxy.scheme {
+            ProxyScheme::Http | ProxyScheme::Https if self.tls.is_none() => Ok(io),
+            ProxyScheme::Http | ProxyScheme::Https => {
+                let mut io = io;
+                tunnel::connect(proxy, &mut io, host, port).await.map_err(refused)?;
+                Ok(io)
+            }
+            ProxyScheme::Socks5h => {
+                let target = match host.parse::<IpAddr>() {
+                    Ok(ip) => TargetAddr::Ip((ip, port).into()),
+                    Err(_) => TargetAddr::Domain(host.into(), port),
+                };
+                tunnel::socks(proxy, io, target).await.map_err(refused)
+            }
+            ProxyScheme::Socks5 => {
+                doing.replace(format!("looking up {host}"));
+                // A proxy in another network may reach one kind of address only, and says so; the next one is tried then.
+                let mut io = Some(io);
+                let mut last = None;
+                for address in look_up(host, port).await? {
+                    let io = match io.take() {
+                        Some(io) => io,
+                        None => self.reach(proxy, doing).await?,
+                    };
+                    doing.replace(format!("waiting for the proxy {proxy} to lead to {to}"));
+                    match tunnel::socks(proxy, io, TargetAddr::Ip(address)).await {
+                        Ok(io) => return Ok(io),
+                        Err(e) => last = Some(refused(e)),
+                    }
+                }
+                Err(last.unwrap_or_else(|| no_address(host)))
+            }
+        }
+    }
+
+    /// A connection to a proxy.
+    async fn reach(&self, proxy: &Proxy, doing: &Doing) -> Result<Io, EgressError> {
+        let unusable = |e| EgressError::NoProxy { proxy: proxy.to_string(), why: Box::new(e) };
+        let io = Io::Tcp(dial(&proxy.host, proxy.port, doing).await.map_err(unusable)?);
+        if proxy.scheme != ProxyScheme::Https {
+            return Ok(io);
+        }
+        doing.replace(format!("TLS with the proxy {proxy}"));
+        handshake(&self.proxy_tls, io, &proxy.host, proxy.port).await.map_err(unusable)
     }
 }
 
+async fn handshake(tls: &Arc<rustls::ClientConfig>, io: Io, host: &str, port: u16) -> Result<Io, EgressError> {
+    let failed = |why: String| EgressError::Tls { host: host_port(host, port), why };
+    let server = ServerName::try_from(host.to_owned()).map_err(|e| failed(e.to_string()))?;
+    let stream = TlsConnector::from(Arc::clone(tls)).connect(server, io).await;
+    let stream = stream.map_err(|e| failed(super::tls::why(&e).unwrap_or_else(|| format!("it broke off ({e})"))))?;
+    Ok(Io::Tls(Box::new(stream)))
+}
+
 /// Looks the name up and tries its addresses in turn; the caller limits the time.
-async fn dial(host: &str, port: u16) -> Result<TcpStream, EgressError> {
-    let found = tokio::net::lookup_host((host, port)).await;
-    let addresses: Vec<_> = found.map_err(|e| EgressError::Resolve { host: host.to_owned(), why: e.to_string() })?.collect();
+async fn dial(host: &str, port: u16, doing: &Doing) -> Result<TcpStream, EgressError> {
+    doing.replace(format!("looking up {host}"));
     let mut last = None;
-    for address in &addresses {
+    for address in look_up(host, port).await? {
+        doing.replace(format!("connecting to {}", host_port(host, port)));
         match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => {
+                // Requests are small and answered at once; waiting to fill a packet only adds time.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
             Err(e) => last = Some(e),
         }
     }
-    Err(match last {
-        None => EgressError::Resolve { host: host.to_owned(), why: "it has no address".into() },
-        Some(e) => EgressError::Connect { host: format!("{host}:{port}"), why: e.to_string() },
-    })
+    let refused = |e: io::Error| EgressError::Connect { host: host_port(host, port), why: e.to_string() };
+    Err(last.map_or_else(|| no_address(host), refused))
+}
+
+async fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, EgressError> {
+    let found = tokio::net::lookup_host((host, port)).await;
+    found.map(Iterator::collect).map_err(|e| EgressError::Resolve { host: host.to_owned(), why: e.to_string() })
+}
+
+fn no_address(host: &str) -> EgressError {
+    EgressError::Resolve { host: host.to_owned(), why: "it has no address".into() }
 }

@@ -12,13 +12,14 @@ use bytes::Bytes;
 use super::answer::{Answer, Content, Kind, Lifetime};
 use super::flight::{self, Flight, Pilot};
 use super::trail::{Attempt, Verdict};
+use super::turns::{Turn, Turns};
 use super::{Gateway, kind_of, transfer};
 use crate::base::Call;
 use crate::module::zip::{self, MAX_GO_MOD};
 use crate::module::{Ask, Info, ModuleVersion, Query};
-use crate::route::{FailureClass, Plan};
+use crate::route::{FailureClass, Plan, Step};
 use crate::store::{Folder, Spool, StoreError, Stored};
-use crate::upstream::{Failure, Incoming, MAX_INFO, UpstreamError};
+use crate::upstream::{Failure, Incoming, MAX_INFO, Outage, UpstreamError};
 
 /// Zips up to this many bytes are answered from memory where it has room.
 const SMALL_ZIP: u64 = 256 << 10;
@@ -57,12 +58,11 @@ struct Fetch {
     call: Call,
     siblings: Siblings,
     pilot: Pilot<ChainKey, Landed>,
-    attempts: Vec<Attempt>,
 }
 
 impl Fetch {
-    fn land(&self, found: Option<(usize, Answer)>, last: Option<Attempt>) {
-        self.pilot.land(Landed { attempts: self.attempts.iter().cloned().chain(last).collect(), found });
+    fn land(&self, found: Option<(usize, Answer)>, attempts: &[Attempt], last: Option<Attempt>) {
+        self.pilot.land(Landed { attempts: attempts.iter().cloned().chain(last).collect(), found });
     }
 }
 
@@ -103,9 +103,9 @@ impl Gateway {
         let known = known_from(earlier).await;
         // A flight before this one may have ended between the asker's look and its boarding.
         let looked = self.look_around(&plan, &ask).await;
-        let mut fetch = Fetch { plan, ask, call, siblings: known, pilot, attempts: Vec::new() };
+        let mut fetch = Fetch { plan, ask, call, siblings: known, pilot };
         match looked {
-            Ok(hit) => return fetch.land(Some(hit), None),
+            Ok(hit) => return fetch.land(Some(hit), &[], None),
             Err(siblings) => fetch.siblings = siblings.or(fetch.siblings),
         }
         let mut steps = fetch.plan.route.steps.clone();
@@ -113,40 +113,79 @@ impl Gateway {
             let pinned = steps.remove(at);
             steps.insert(0, pinned);
         }
-        for step in &steps {
-            let started = Instant::now();
-            let Some(verdict) = self.step(step.upstream, &fetch, started).await else { return };
+        let mut attempts = Vec::new();
+        let mut turns = Turns::new(&steps, fetch.plan.route.hedge_after, |step| self.ask_member(step.upstream, &fetch));
+        while let Some(Turn { step, started, result }) = turns.next().await {
+            let verdict = match result {
+                Ok(part) => {
+                    self.overtake(&mut turns, &fetch.plan, &mut attempts);
+                    match self.bring(step.upstream, part, &fetch, &attempts, started).await {
+                        Ok(()) => return,
+                        Err(e) => Verdict::Failed(e),
+                    }
+                }
+                Err(verdict) => verdict,
+            };
             let class = verdict.failure().map(|e| e.failure.class());
             if let (Some(e), Some(FailureClass::Corrupt)) = (verdict.failure(), class) {
                 let upstream = &self.members[step.upstream].name;
                 tracing::error!(%upstream, ask = %fetch.ask, error = %e, "an upstream sent a corrupt answer");
             }
-            fetch.attempts.push(self.attempt(step.upstream, verdict, started));
-            if class.is_none_or(|c| !fetch.plan.route.goes_on(step, c)) {
-                break;
+            attempts.push(self.attempt(step.upstream, verdict, started));
+            if class.is_none_or(|c| !fetch.plan.route.goes_on(&step, c)) {
+                turns.stop();
             }
         }
-        fetch.land(None, None);
+        drop(turns);
+        fetch.land(None, &attempts, None);
     }
 
-    fn attempt(&self, member: usize, verdict: Verdict, started: Instant) -> Attempt {
+    pub(super) fn attempt(&self, member: usize, verdict: Verdict, started: Instant) -> Attempt {
         Attempt { upstream: Arc::clone(&self.members[member].name), verdict, elapsed: started.elapsed() }
     }
 
-    /// One step of a chain: `None` when the flight has landed with what the member gave, else how it failed.
-    async fn step(&self, member: usize, fetch: &Fetch, started: Instant) -> Option<Verdict> {
-        if let Some((e, _)) = self.remembered_absence(member, &fetch.ask) {
-            return Some(Verdict::Remembered(e));
-        }
-        match self.part(member, fetch).await {
-            Ok(Part::Small(bytes)) => {
-                let answer = Answer::bytes(bytes.clone(), kind_of(&fetch.ask), Lifetime::Immutable);
-                fetch.land(Some((member, answer)), Some(self.attempt(member, Verdict::Fetched, started)));
-                self.keep(member, fetch.ask.clone(), bytes).await;
-                None
+    /// Gives up the questions that another upstream's answer overtook. Those that were late say so to their upstream.
+    pub(super) fn overtake<'a, T, F, A>(&self, turns: &mut Turns<'a, T, A>, plan: &Plan, attempts: &mut Vec<Attempt>)
+    where
+        T: Send + 'a,
+        F: Future<Output = T> + Send + 'a,
+        A: Fn(Step) -> F,
+    {
+        turns.overtake(|step, started| {
+            let waited = started.elapsed();
+            if plan.route.hedge_after.is_some_and(|after| waited >= after) {
+                self.members[step.upstream].upstream.overtaken(waited);
             }
-            Ok(Part::Zip(incoming)) => self.bring_zip(member, incoming, fetch, started).await.err().map(Verdict::Failed),
-            Err(e) => Some(Verdict::Failed(e)),
+            let overtaken = Failure::Outage(Outage::Overtaken(waited)).into();
+            attempts.push(self.attempt(step.upstream, Verdict::Failed(overtaken), started));
+        });
+    }
+
+    /// Asks one member for a part, unless it is remembered that it does not have it.
+    async fn ask_member(&self, member: usize, fetch: &Fetch) -> Result<Part, Verdict> {
+        match self.remembered_absence(member, &fetch.ask) {
+            Some((e, _)) => Err(Verdict::Remembered(e)),
+            None => self.part(member, fetch).await.map_err(Verdict::Failed),
+        }
+    }
+
+    /// Hands on what a member gave, and keeps it. An error says that it is no good and that nobody has been told of it.
+    async fn bring(
+        &self,
+        member: usize,
+        part: Part,
+        fetch: &Fetch,
+        attempts: &[Attempt],
+        started: Instant,
+    ) -> Result<(), UpstreamError> {
+        let land = |answer| fetch.land(Some((member, answer)), attempts, Some(self.attempt(member, Verdict::Fetched, started)));
+        match part {
+            Part::Small(bytes) => {
+                land(Answer::bytes(bytes.clone(), kind_of(&fetch.ask), Lifetime::Immutable));
+                self.keep(member, fetch.ask.clone(), bytes).await;
+                Ok(())
+            }
+            Part::Zip(incoming) => self.bring_zip(member, incoming, fetch, land).await,
         }
     }
 
@@ -220,11 +259,16 @@ impl Gateway {
 
     /// Brings a zip home. It lands when its readers can begin. A zip so small that they would get nothing before it is checked
     /// lands when it is whole, so that a bad one still lets the chain go on.
-    async fn bring_zip(&self, member: usize, incoming: Incoming, fetch: &Fetch, started: Instant) -> Result<(), UpstreamError> {
+    async fn bring_zip(
+        &self,
+        member: usize,
+        incoming: Incoming,
+        fetch: &Fetch,
+        land: impl Fn(Answer),
+    ) -> Result<(), UpstreamError> {
         let Ask::Zip(version) = &fetch.ask else { return Err(UpstreamError::corrupt("not a zip")) };
         let name = &self.members[member].name;
         let expected = fetch.siblings.go_mod_of_another(member);
-        let land = |answer| fetch.land(Some((member, answer)), Some(self.attempt(member, Verdict::Fetched, started)));
         let (length, mut body) = match incoming {
             Incoming::File(stored) => {
                 land(whole_file(stored, version, expected).await?);

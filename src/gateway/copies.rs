@@ -14,10 +14,11 @@ use super::chain::stored;
 use super::flight::{Flight, Pilot};
 use super::freshness::{Age, Freshness, judge};
 use super::trail::{Attempt, CacheStatus, Trail, Verdict};
+use super::turns::{Turn, Turns};
 use super::{Gateway, GatewayError, landed};
 use crate::base::Call;
 use crate::module::Ask;
-use crate::route::{FailureClass, Plan};
+use crate::route::{FailureClass, Plan, Step};
 use crate::store::Folder;
 use crate::upstream::{Failure, MAX_LIST, UpstreamError};
 
@@ -83,29 +84,37 @@ impl Gateway {
         let mut first = true;
         let mut cached_only_miss = false;
         trail.cache = CacheStatus::Hit;
-        for step in &plan.route.steps {
+        let ask_member = |step: Step| async move {
             let on_disk = self.read_copies(&[step.upstream], ask).await.pop().flatten();
-            let copy = self.copy(step.upstream, ask, on_disk, call).await?;
+            self.copy(step.upstream, ask, on_disk, call).await
+        };
+        let mut turns = Turns::new(&plan.route.steps, plan.route.hedge_after, ask_member);
+        while let Some(Turn { step, result, .. }) = turns.next().await {
+            let copy = result?;
             trail.cache = worse(trail.cache, &copy.attempt.verdict);
             cached_only_miss |= matches!(copy.attempt.verdict, Verdict::NotCached);
             let name = Arc::clone(&copy.attempt.upstream);
-            trail.attempts.push(copy.attempt);
             match copy.result {
                 Ok(bytes) => {
+                    let before = trail.attempts.len();
+                    self.overtake(&mut turns, plan, &mut trail.attempts);
+                    let overtaken = trail.attempts.len() > before;
+                    trail.attempts.push(copy.attempt);
                     trail.upstream = Some(name);
                     // An answer from further down lives no longer than what let it come to its turn.
-                    let lifetime = match (first, all_absent) {
-                        (true, _) => copy.lifetime,
+                    let lifetime = match (first, all_absent && !overtaken) {
+                        (true, true) => copy.lifetime,
                         (false, true) => super::shorter(copy.lifetime, Lifetime::For(self.settings.not_found_ttl)),
-                        (false, false) => Lifetime::Passing,
+                        (_, false) => Lifetime::Passing,
                     };
                     return Ok((bytes, lifetime));
                 }
                 Err(e) => {
+                    trail.attempts.push(copy.attempt);
                     all_absent &= e.failure.class() == FailureClass::Absent && !call.cached_only;
                     first = false;
-                    if !plan.route.goes_on(step, e.failure.class()) {
-                        break;
+                    if !plan.route.goes_on(&step, e.failure.class()) {
+                        turns.stop();
                     }
                 }
             }

@@ -72,10 +72,7 @@ impl ChainVerdict {
 
 impl GatewayError {
     pub(super) fn chain(attempts: &[Attempt]) -> Self {
-        let retry_after = attempts.iter().filter_map(|a| a.verdict.failure()).find_map(|e| match e.failure {
-            Failure::Busy { retry_after, .. } => retry_after,
-            _ => None,
-        });
+        let retry_after = attempts.iter().filter_map(|a| a.verdict.failure()).find_map(|e| e.failure.retry_after());
         Self::Chain(ChainVerdict::over(attempts), retry_after)
     }
 }
@@ -85,7 +82,7 @@ mod tests {
     use super::*;
     use crate::egress::{EgressError, Wait};
     use crate::gateway::Verdict;
-    use crate::upstream::Outage;
+    use crate::upstream::{Busy, Outage};
 
     #[test]
     fn an_outage_is_never_an_absence() {
@@ -93,12 +90,12 @@ mod tests {
         let timeout = || Failure::Outage(Outage::Network(EgressError::Timeout(Wait::FirstByte)));
         let table = [
             (vec![absent(), absent()], ChainVerdict::Absent),
-            (vec![absent(), Failure::Outage(Outage::Status(500))], ChainVerdict::Failed),
+            (vec![absent(), Failure::Outage(Outage::Status(500, None))], ChainVerdict::Failed),
             (vec![timeout(), absent()], ChainVerdict::TimedOut),
             (vec![timeout(), Failure::Denied(403)], ChainVerdict::Failed),
             (vec![Failure::Denied(403), timeout()], ChainVerdict::Failed),
             (vec![Failure::Corrupt("x".into())], ChainVerdict::Failed),
-            (vec![Failure::Busy { status: 429, retry_after: None }], ChainVerdict::Failed),
+            (vec![Failure::Busy(Busy::Said { status: 429, retry_after: None })], ChainVerdict::Failed),
         ];
         for (failures, wanted) in table {
             let attempts: Vec<Attempt> = failures

@@ -18,6 +18,7 @@ pub mod freshness;
 pub mod list;
 pub mod trail;
 mod transfer;
+mod turns;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -60,7 +61,7 @@ pub struct Member {
     /// Whether it is the company's own.
     pub private: bool,
     /// How it is asked.
-    pub upstream: Box<dyn Upstream>,
+    pub upstream: Arc<dyn Upstream>,
     /// What it gave before.
     pub folder: Folder,
 }

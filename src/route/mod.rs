@@ -5,6 +5,7 @@
 //! table of upstreams.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::module::{ModulePath, Pattern};
 
@@ -115,6 +116,8 @@ pub struct Route {
     pub list: ListMode,
     /// What an incomplete list becomes.
     pub partial: PartialRule,
+    /// The next upstream is asked too when one has not begun to answer after so long.
+    pub hedge_after: Option<Duration>,
 }
 
 impl Route {
@@ -202,6 +205,7 @@ mod tests {
             fallback: Fallback::NotFound,
             list: ListMode::Merge,
             partial: PartialRule::Serve,
+            hedge_after: None,
         }
     }
 

@@ -23,9 +23,18 @@ pub struct Explanation {
     /// The rule that matched, or why there is none.
     pub route: String,
     /// The upstreams of that rule, in order.
-    pub chain: Vec<String>,
+    pub chain: Vec<Link>,
     /// One entry a question.
     pub questions: Vec<Question>,
+}
+
+/// One upstream of a chain.
+#[derive(Debug, Clone, Serialize)]
+pub struct Link {
+    /// Its name.
+    pub upstream: String,
+    /// What stood in the way of asking it when the explanation began: a pause that it asked for, an open circuit breaker.
+    pub state: Option<String>,
 }
 
 /// What came of one question.
@@ -64,7 +73,8 @@ pub async fn explain(gateway: &Arc<Gateway>, asked: &str) -> Result<Explanation,
     let asks = questions(asked)?;
     let call = Call::new();
     let plan = asks.first().and_then(|ask| gateway.routes().plan(ask.module()));
-    let chain = plan.iter().flat_map(|p| &p.route.steps).map(|s| gateway.members()[s.upstream].name.to_string()).collect();
+    let members = plan.iter().flat_map(|p| &p.route.steps).map(|s| &gateway.members()[s.upstream]);
+    let chain = members.map(|m| Link { upstream: m.name.to_string(), state: m.upstream.state() }).collect();
     let mut questions = Vec::new();
     for ask in &asks {
         let outcome = gateway.answer(ask, &call).await;
@@ -132,7 +142,13 @@ impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.asked)?;
         writeln!(f, "  route  {}", self.route)?;
-        writeln!(f, "  chain  {}", if self.chain.is_empty() { "(nobody)".to_owned() } else { self.chain.join(" -> ") })?;
+        let names: Vec<&str> = self.chain.iter().map(|l| l.upstream.as_str()).collect();
+        writeln!(f, "  chain  {}", if names.is_empty() { "(nobody)".to_owned() } else { names.join(" -> ") })?;
+        for Link { upstream, state } in &self.chain {
+            if let Some(state) = state {
+                writeln!(f, "  state  {upstream}: {state}")?;
+            }
+        }
         for q in &self.questions {
             writeln!(f, "\n  {}", q.question)?;
             let from = q.upstream.as_ref().map(|u| format!(", from {u}")).unwrap_or_default();

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::units::show_elapsed;
 use crate::egress::EgressError;
 use crate::route::FailureClass;
 use crate::store::StoreError;
@@ -16,23 +17,37 @@ pub enum Failure {
     /// It refuses the caller.
     Denied(u16),
     /// It has no time now.
-    Busy {
-        /// The status it said so with.
-        status: u16,
-        /// When to come again, where it said so.
-        retry_after: Option<Duration>,
-    },
+    Busy(Busy),
     /// It did not answer as a working server would.
     Outage(Outage),
     /// It answered with something that cannot be right.
     Corrupt(String),
 }
 
+/// Ways of having no time.
+#[derive(Debug, Clone)]
+pub enum Busy {
+    /// It said so.
+    Said {
+        /// By this status.
+        status: u16,
+        /// When to come again, where it said that.
+        retry_after: Option<Duration>,
+    },
+    /// It was not asked: its limits left no turn.
+    NoTurn {
+        /// Which limit.
+        why: String,
+        /// When there will be a turn, where that is known.
+        retry_after: Option<Duration>,
+    },
+}
+
 /// Ways of not working.
 #[derive(Debug, Clone)]
 pub enum Outage {
-    /// A status of no use.
-    Status(u16),
+    /// A status of no use; and the proxy that it came through, which may have meant itself.
+    Status(u16, Option<String>),
     /// The network.
     Network(EgressError),
     /// The disk, of a directory upstream.
@@ -45,7 +60,11 @@ pub enum Outage {
         rest: Duration,
         /// The failure that opened it.
         why: Arc<str>,
+        /// Whether that was a time limit.
+        hangs: bool,
     },
+    /// It had not answered within its route's `hedge_after`, and another upstream was faster.
+    Overtaken(Duration),
 }
 
 /// An upstream's failure.
@@ -72,6 +91,9 @@ impl From<EgressError> for UpstreamError {
     fn from(e: EgressError) -> Self {
         match e {
             EgressError::TooLarge { .. } => Failure::Corrupt(e.to_string()),
+            EgressError::NoTurn { ref retry_after, .. } => {
+                Failure::Busy(Busy::NoTurn { retry_after: *retry_after, why: e.to_string() })
+            }
             e => Failure::Outage(Outage::Network(e)),
         }
         .into()
@@ -90,7 +112,7 @@ impl Failure {
         match self {
             Self::Absent(_) => FailureClass::Absent,
             Self::Denied(_) => FailureClass::Denied,
-            Self::Busy { .. } => FailureClass::Busy,
+            Self::Busy(_) => FailureClass::Busy,
             Self::Outage(_) => FailureClass::Outage,
             Self::Corrupt(_) => FailureClass::Corrupt,
         }
@@ -98,9 +120,35 @@ impl Failure {
 
     /// Whether it was a time limit.
     pub fn is_timeout(&self) -> bool {
-        matches!(self, Self::Outage(Outage::Network(EgressError::Timeout(_)) | Outage::DiskHangs(_)))
+        match self {
+            Self::Outage(Outage::Network(e)) => e.is_timeout(),
+            Self::Outage(Outage::DiskHangs(_) | Outage::Overtaken(_) | Outage::Open { hangs: true, .. }) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the same question may well be answered a moment later. A short time that the upstream asks for is waited for
+    /// before the question is sent again; a long one makes it busy then.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Outage(Outage::Network(e)) => e.may_pass(),
+            Self::Outage(Outage::Status(status, _)) => matches!(status, 500 | 502..=504),
+            Self::Busy(Busy::Said { retry_after, .. }) => retry_after.is_some_and(|after| after <= SHORT),
+            _ => false,
+        }
+    }
+
+    /// When to come again, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy(Busy::Said { retry_after, .. } | Busy::NoTurn { retry_after, .. }) => *retry_after,
+            _ => None,
+        }
     }
 }
+
+/// An upstream that wants to be left alone for so long at the most is asked again after that.
+const SHORT: Duration = Duration::from_secs(2);
 
 /// A status code with its name.
 fn status_text(status: u16) -> String {
@@ -120,7 +168,8 @@ impl fmt::Display for Failure {
             Self::Absent(None) => f.write_str("not there"),
             Self::Absent(Some(status)) => write!(f, "{} (absent)", status_text(*status)),
             Self::Denied(status) => write!(f, "{} (denied)", status_text(*status)),
-            Self::Busy { status, retry_after } => {
+            Self::Busy(Busy::NoTurn { why, .. }) => f.write_str(why),
+            Self::Busy(Busy::Said { status, retry_after }) => {
                 write!(f, "{} (busy", status_text(*status))?;
                 if let Some(after) = retry_after {
                     write!(f, ", asks to wait {} s", after.as_secs())?;
@@ -136,10 +185,12 @@ impl fmt::Display for Failure {
 impl fmt::Display for Outage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Status(status) => f.write_str(&status_text(*status)),
+            Self::Status(status, None) => f.write_str(&status_text(*status)),
+            Self::Status(status, Some(proxy)) => write!(f, "{} (through the proxy {proxy})", status_text(*status)),
+            Self::Overtaken(after) => write!(f, "no answer after {}, when another upstream had one", show_elapsed(*after)),
             Self::Network(e) => write!(f, "{e}"),
             Self::Disk(e) => write!(f, "{e}"),
-            Self::Open { rest, why } => {
+            Self::Open { rest, why, .. } => {
                 let seconds = rest.as_secs_f64().ceil();
                 write!(f, "not asked, its circuit breaker is open for {seconds} s more, because: {why}")
             }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use url::Url;
 
-use super::{Boxed, Failure, Incoming, MAX_INFO, MAX_LIST, Outage, Upstream, UpstreamError, check_go_mod, read_list};
+use super::{Boxed, Busy, Failure, Incoming, MAX_INFO, MAX_LIST, Outage, Upstream, UpstreamError, check_go_mod, read_list};
 use crate::base::Call;
 use crate::egress::{EgressHandle, Response};
 use crate::module::list::VersionList;
@@ -14,7 +14,7 @@ use crate::module::{Ask, Info, ModulePath, ModuleVersion, Query};
 pub const ABSENT: [u16; 2] = [404, 410];
 
 /// One GOPROXY server's settings.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Its base URL, http or https.
     pub url: Url,
@@ -35,15 +35,18 @@ impl GoProxy {
         Self { settings, egress }
     }
 
-    /// Asks the server and sorts its statuses into classes; what comes back is a 200.
-    async fn get(&self, path: &str) -> Result<Response, UpstreamError> {
+    fn url(&self, path: &str) -> Result<Url, UpstreamError> {
         let mut url = self.settings.url.clone();
         match url.path_segments_mut() {
             // The segments are escaped module paths and versions; what a URL cannot hold is percent-encoded here.
             Ok(mut segments) => drop(segments.pop_if_empty().extend(path.split('/'))),
-            Err(()) => return Err(Failure::Outage(Outage::Status(0)).into()),
+            Err(()) => return Err(UpstreamError::corrupt("its URL cannot be a base")),
         }
-        let response = self.egress.get(url).await?;
+        Ok(url)
+    }
+
+    /// Sorts the server's statuses into classes; what comes back is a 200.
+    fn sorted(&self, response: Response) -> Result<Response, UpstreamError> {
         let status = response.status;
         let failure = match status {
             200 => {
@@ -56,16 +59,39 @@ impl GoProxy {
             }
             s if self.settings.absent.contains(&s) => Failure::Absent(Some(s)),
             401 | 403 => Failure::Denied(status),
-            429 => Failure::Busy { status, retry_after: response.retry_after },
-            503 if response.retry_after.is_some() => Failure::Busy { status, retry_after: response.retry_after },
-            _ => Failure::Outage(Outage::Status(status)),
+            429 => Failure::Busy(Busy::Said { status, retry_after: response.retry_after }),
+            503 if response.retry_after.is_some() => Failure::Busy(Busy::Said { status, retry_after: response.retry_after }),
+            _ => Failure::Outage(Outage::Status(status, response.via)),
         };
         Err(failure.into())
     }
 
+    async fn get(&self, path: &str) -> Result<Response, UpstreamError> {
+        self.sorted(self.egress.get(self.url(path)?).await?)
+    }
+
+    /// Asks, and asks again where the failure may pass and the upstream's settings allow it.
+    async fn persistently<T, F: Future<Output = Result<T, UpstreamError>>>(&self, ask: impl Fn() -> F) -> Result<T, UpstreamError> {
+        let mut repeated = 0;
+        loop {
+            let error = match ask().await {
+                Err(e) if e.failure.may_pass() => e,
+                result => return result,
+            };
+            let Some(wait) = self.egress.again(repeated) else { return Err(error) };
+            tracing::debug!(upstream = %self.settings.url, %error, ?wait, "asked again");
+            repeated += 1;
+            tokio::time::sleep(wait).await;
+        }
+    }
+
     async fn get_small(&self, ask: &Ask, limit: u64) -> Result<Bytes, UpstreamError> {
-        let mut response = self.get(&ask.path()).await?;
-        Ok(response.body.collect(limit).await?)
+        let path = ask.path();
+        let whole = || async {
+            let mut response = self.get(&path).await?;
+            Ok(response.body.collect(limit).await?)
+        };
+        self.persistently(whole).await
     }
 
     async fn get_info(&self, ask: &Ask) -> Result<Info, UpstreamError> {
@@ -100,7 +126,9 @@ impl Upstream for GoProxy {
 
     fn zip<'a>(&'a self, version: &'a ModuleVersion, _: &'a Call) -> Boxed<'a, Incoming> {
         Box::pin(async move {
-            let response = self.get(&Ask::Zip(version.clone()).path()).await?;
+            let path = Ask::Zip(version.clone()).path();
+            let head = || async { self.sorted(self.egress.get_long(self.url(&path)?).await?) };
+            let response = self.persistently(head).await?;
             match response.length {
                 Some(n) if n > MAX_ZIP => {
                     Err(UpstreamError::corrupt(format!("a zip of {n} bytes, more than the go command accepts")))
@@ -117,10 +145,14 @@ impl Upstream for GoProxy {
                 Ok(_) => Ok("200 OK".into()),
                 Err(e) => match e.failure {
                     // Any word from the server shows that it can be reached.
-                    Failure::Absent(_) | Failure::Denied(_) | Failure::Busy { .. } => Ok(e.to_string()),
+                    Failure::Absent(_) | Failure::Denied(_) | Failure::Busy(_) => Ok(e.to_string()),
                     _ => Err(e),
                 },
             }
         })
+    }
+
+    fn state(&self) -> Option<String> {
+        self.egress.state()
     }
 }

@@ -1,20 +1,26 @@
 //! The circuit breaker before an upstream: one that does not work is left alone for a while, so that only the first few requests
 //! feel it.
 //!
-//! After so many failures in a row it opens, and the upstream counts as failed without being asked. When its time is over, one
-//! request goes through as a probe: its success closes the breaker, its failure opens it again. What counts is that
-//! the upstream cannot be reached, does not answer in time, breaks off, or says 502, 503 or 504. A 500 may be about one module
-//! alone, and an absence or a refusal is an answer. Each change of state is one line of the log.
+//! After so many failures in a row it opens, and the upstream counts as failed without being asked. Where it opens because the
+//! upstream hangs, those who wait for it already are let go too. When its time is over, the next request has a harmless question
+//! sent as a probe and waits for that only a moment: an answer closes the breaker, a failure keeps it open. So nobody pays for
+//! finding out. What counts is that the upstream cannot be reached, does not answer in time, breaks off, or says 502, 503 or
+//! 504. A 500 may be about one module alone, and an absence or a refusal is an answer. Each change of state is one line of
+//! the log.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::{Boxed, Failure, Incoming, Outage, Upstream, UpstreamError};
 use crate::base::Call;
 use crate::module::list::VersionList;
 use crate::module::{Info, ModulePath, ModuleVersion, Query};
+
+/// How long a request waits for a probe that it caused.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// A breaker's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,113 +41,176 @@ impl Default for Settings {
 enum State {
     /// Requests go through; so many failed in a row.
     Closed(u32),
-    /// None goes through until then.
-    Open(Instant),
-    /// One is under way as a probe.
-    Probing,
+    /// None goes through.
+    Open {
+        /// Until then; afterwards a probe decides.
+        until: Instant,
+        /// Whether one is under way.
+        probing: bool,
+        /// The failure that opened it.
+        why: Arc<str>,
+        /// Whether that was a time limit.
+        hangs: bool,
+    },
+}
+
+/// What those who wait have to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    Works,
+    Fails,
+    /// It does not answer at all: waiting for it is of no use.
+    Hangs,
+}
+
+/// Whether a request goes through.
+enum Passage {
+    Free,
+    /// Not now.
+    Refused(UpstreamError),
+    /// A probe has to say.
+    Probe,
+}
+
+#[derive(Debug)]
+struct Breaker {
+    name: Arc<str>,
+    settings: Settings,
+    state: Mutex<State>,
+    condition: watch::Sender<Condition>,
 }
 
 /// An upstream behind its breaker.
 #[derive(Debug)]
 pub struct Guarded {
-    name: Arc<str>,
-    inner: Box<dyn Upstream>,
-    settings: Settings,
-    state: Mutex<State>,
-    /// Why it opened, for those who are refused.
-    reason: Mutex<Option<Arc<str>>>,
+    inner: Arc<dyn Upstream>,
+    breaker: Arc<Breaker>,
 }
 
-/// A request that went through; it tells the breaker how it ended. One that is given up counts as neither.
-struct Passage<'a> {
-    guard: &'a Guarded,
-    probe: bool,
-    told: bool,
-}
-
-impl Guarded {
-    /// Puts a breaker before an upstream.
-    pub fn new(name: Arc<str>, inner: Box<dyn Upstream>, settings: Settings) -> Self {
-        Self { name, inner, settings, state: Mutex::new(State::Closed(0)), reason: Mutex::new(None) }
-    }
-
+impl Breaker {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self) -> Result<Passage<'_>, UpstreamError> {
-        let mut state = self.state();
-        let rest = match &*state {
-            State::Closed(_) => return Ok(Passage { guard: self, probe: false, told: false }),
-            State::Open(until) => until.saturating_duration_since(Instant::now()),
-            State::Probing => Duration::from_secs(1),
-        };
-        if rest.is_zero() {
-            *state = State::Probing;
-            tracing::info!(upstream = %self.name, "the circuit breaker lets one request through as a probe");
-            return Ok(Passage { guard: self, probe: true, told: false });
+    fn passage(&self) -> Passage {
+        match &mut *self.state() {
+            State::Closed(_) => Passage::Free,
+            State::Open { until, probing: probing @ false, .. } if *until <= Instant::now() => {
+                *probing = true;
+                tracing::info!(upstream = %self.name, "the circuit breaker has the upstream probed");
+                Passage::Probe
+            }
+            State::Open { until, why, hangs, .. } => Passage::Refused(refusal(*until, why, *hangs)),
         }
-        let why = self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Err(Failure::Outage(Outage::Open { rest, why: why.unwrap_or_default() }).into())
     }
 
-    fn open(&self, state: &mut State, reason: &str) {
-        *state = State::Open(Instant::now() + self.settings.open_for);
-        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.into());
-        tracing::warn!(upstream = %self.name, open_for = ?self.settings.open_for, reason, "the circuit breaker opened");
+    /// Why nothing goes through now, if so.
+    fn refuses(&self) -> Option<UpstreamError> {
+        match &*self.state() {
+            State::Closed(_) => None,
+            State::Open { until, why, hangs, .. } => Some(refusal(*until, why, *hangs)),
+        }
+    }
+
+    fn open(&self, state: &mut State, failure: &Failure) {
+        let (why, hangs, open_for) = (failure.to_string(), failure.is_timeout(), self.settings.open_for);
+        tracing::warn!(upstream = %self.name, ?open_for, reason = why, "the circuit breaker opened");
+        *state = State::Open { until: Instant::now() + open_for, probing: false, why: why.into(), hangs };
+        self.condition.send_replace(if hangs { Condition::Hangs } else { Condition::Fails });
+    }
+
+    fn close(&self, state: &mut State) {
+        tracing::info!(upstream = %self.name, "the circuit breaker closed: the upstream works again");
+        *state = State::Closed(0);
+        self.condition.send_replace(Condition::Works);
+    }
+
+    /// How a request ended.
+    fn note(&self, failure: Option<&Failure>) {
+        let mut state = self.state();
+        match (&mut *state, failure.filter(|f| counts(f))) {
+            (State::Closed(failures), Some(failure)) => {
+                *failures += 1;
+                if *failures >= self.settings.failures {
+                    self.open(&mut state, failure);
+                }
+            }
+            (State::Closed(failures), None) => *failures = 0,
+            // A request from before that came back after all.
+            (State::Open { .. }, None) => self.close(&mut state),
+            (State::Open { .. }, Some(_)) => {}
+        }
+    }
+
+    /// How a probe ended.
+    fn probed(&self, failure: Option<&Failure>) {
+        let mut state = self.state();
+        match failure.filter(|f| counts(f)) {
+            Some(failure) => self.open(&mut state, failure),
+            None if matches!(*state, State::Open { .. }) => self.close(&mut state),
+            None => {}
+        }
+    }
+}
+
+impl Guarded {
+    /// Puts a breaker before an upstream.
+    pub fn new(name: Arc<str>, inner: Arc<dyn Upstream>, settings: Settings) -> Self {
+        let (condition, _) = watch::channel(Condition::Works);
+        Self { inner, breaker: Arc::new(Breaker { name, settings, state: Mutex::new(State::Closed(0)), condition }) }
     }
 
     async fn pass<T>(&self, asking: Boxed<'_, T>) -> Result<T, UpstreamError> {
-        if self.settings.failures == 0 {
+        let breaker = &*self.breaker;
+        if breaker.settings.failures == 0 {
             return asking.await;
         }
-        let passage = self.enter()?;
-        let result = asking.await;
-        passage.tell(result.as_ref().err());
-        result
-    }
-}
-
-impl Passage<'_> {
-    fn tell(mut self, error: Option<&UpstreamError>) {
-        self.told = true;
-        let mut state = self.guard.state();
-        let failed = error.filter(|e| counts(&e.failure));
-        match (&mut *state, failed) {
-            (State::Closed(failures), Some(e)) => {
-                *failures += 1;
-                if *failures >= self.guard.settings.failures {
-                    self.guard.open(&mut state, &e.to_string());
+        let mut condition = breaker.condition.subscribe();
+        match breaker.passage() {
+            Passage::Free => {}
+            Passage::Refused(e) => return Err(e),
+            Passage::Probe => {
+                // The probe goes on when this request does not wait for it any more.
+                let _ = tokio::time::timeout(PATIENCE, self.probe_apart()).await;
+                if let Some(e) = breaker.refuses() {
+                    return Err(e);
                 }
             }
-            (State::Probing, Some(e)) if self.probe => self.guard.open(&mut state, &e.to_string()),
-            (State::Closed(failures), None) => *failures = 0,
-            // A probe that worked, or a request from before that came back after all.
-            (State::Probing | State::Open(_), None) => {
-                *state = State::Closed(0);
-                tracing::info!(upstream = %self.guard.name, "the circuit breaker closed: the upstream works again");
-            }
-            (State::Probing | State::Open(_), Some(_)) => {}
         }
+        tokio::select! {
+            result = asking => {
+                breaker.note(result.as_ref().err().map(|e| &e.failure));
+                result
+            }
+            _ = condition.wait_for(|c| *c == Condition::Hangs) => {
+                // Where it closed again in this very moment, the next request finds that out.
+                Err(breaker.refuses().unwrap_or_else(|| refusal(Instant::now(), &"it hung".into(), true)))
+            }
+        }
+    }
+
+    /// Sends a probe as a task of its own.
+    fn probe_apart(&self) -> tokio::task::JoinHandle<()> {
+        let (breaker, inner) = (Arc::clone(&self.breaker), Arc::clone(&self.inner));
+        tokio::spawn(async move {
+            let said = inner.probe().await;
+            breaker.probed(said.err().map(|e| e.failure).as_ref());
+        })
     }
 }
 
-impl Drop for Passage<'_> {
-    fn drop(&mut self) {
-        // A probe that was given up says nothing; the next request is one.
-        if self.probe && !self.told {
-            *self.guard.state() = State::Open(Instant::now());
-        }
-    }
+fn refusal(until: Instant, why: &Arc<str>, hangs: bool) -> UpstreamError {
+    let rest = until.saturating_duration_since(Instant::now());
+    Failure::Outage(Outage::Open { rest, why: Arc::clone(why), hangs }).into()
 }
 
 /// Whether a failure says that the upstream as a whole does not work.
 fn counts(failure: &Failure) -> bool {
     match failure {
-        Failure::Outage(Outage::Status(status)) => matches!(status, 502..=504),
-        Failure::Outage(Outage::Network(_) | Outage::DiskHangs(_)) => true,
+        Failure::Outage(Outage::Status(status, _)) => matches!(status, 502..=504),
+        Failure::Outage(Outage::Network(_) | Outage::DiskHangs(_) | Outage::Overtaken(_)) => true,
         Failure::Outage(Outage::Disk(_) | Outage::Open { .. }) => false,
-        Failure::Absent(_) | Failure::Denied(_) | Failure::Busy { .. } | Failure::Corrupt(_) => false,
+        Failure::Absent(_) | Failure::Denied(_) | Failure::Busy(_) | Failure::Corrupt(_) => false,
     }
 }
 
@@ -169,6 +238,25 @@ impl Upstream for Guarded {
     fn probe(&self) -> Boxed<'_, String> {
         self.inner.probe()
     }
+
+    fn state(&self) -> Option<String> {
+        let breaker = match &*self.breaker.state() {
+            State::Closed(_) => None,
+            State::Open { why, probing: true, .. } => Some(format!("circuit breaker open, being probed; it opened because: {why}")),
+            State::Open { until, why, .. } => {
+                let rest = until.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
+                Some(format!("circuit breaker open for {rest} s more, because: {why}"))
+            }
+        };
+        let states: Vec<String> = breaker.into_iter().chain(self.inner.state()).collect();
+        (!states.is_empty()).then(|| states.join("; "))
+    }
+
+    fn overtaken(&self, after: Duration) {
+        if self.breaker.settings.failures > 0 {
+            self.breaker.note(Some(&Failure::Outage(Outage::Overtaken(after))));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -184,19 +272,20 @@ mod tests {
     }
 
     impl Canned {
-        fn answer<T>(&self, good: T) -> Result<T, UpstreamError> {
+        async fn answer<T>(&self, good: T) -> Result<T, UpstreamError> {
             self.asked.fetch_add(1, Ordering::SeqCst);
             match self.status.load(Ordering::SeqCst) {
                 200 => Ok(good),
                 404 => Err(Failure::Absent(Some(404)).into()),
-                status => Err(Failure::Outage(Outage::Status(status)).into()),
+                1 => std::future::pending().await,
+                status => Err(Failure::Outage(Outage::Status(status, None)).into()),
             }
         }
     }
 
     impl Upstream for Canned {
         fn list<'a>(&'a self, _: &'a ModulePath, _: &'a Call) -> Boxed<'a, VersionList> {
-            Box::pin(async { self.answer(VersionList::default()) })
+            Box::pin(self.answer(VersionList::default()))
         }
         fn latest<'a>(&'a self, _: &'a ModulePath, _: &'a Call) -> Boxed<'a, Info> {
             Box::pin(async { Err(Failure::Absent(None).into()) })
@@ -205,13 +294,13 @@ mod tests {
             Box::pin(async { Err(Failure::Absent(None).into()) })
         }
         fn go_mod<'a>(&'a self, _: &'a ModuleVersion, _: &'a Call) -> Boxed<'a, Bytes> {
-            Box::pin(async { self.answer(Bytes::new()) })
+            Box::pin(self.answer(Bytes::new()))
         }
         fn zip<'a>(&'a self, _: &'a ModuleVersion, _: &'a Call) -> Boxed<'a, Incoming> {
             Box::pin(async { Err(Failure::Absent(None).into()) })
         }
         fn probe(&self) -> Boxed<'_, String> {
-            Box::pin(async { self.answer(String::new()) })
+            Box::pin(self.answer(String::new()))
         }
     }
 
@@ -220,7 +309,7 @@ mod tests {
         let canned = Canned::default();
         let (status, asked) = (Arc::clone(&canned.status), Arc::clone(&canned.asked));
         let settings = Settings { failures: 3, open_for: Duration::from_millis(80) };
-        let guarded = Guarded::new("u".into(), Box::new(canned), settings);
+        let guarded = Guarded::new("u".into(), Arc::new(canned), settings);
         let (module, call) = (ModulePath::parse("example.com/m").expect("path"), Call::new());
         let ask = async |answer: u16| {
             status.store(answer, Ordering::SeqCst);
@@ -240,9 +329,33 @@ mod tests {
         assert_eq!(ask(502).await.1, 1, "a probe, which fails");
         assert_eq!(ask(200).await.1, 0);
         tokio::time::sleep(Duration::from_millis(100)).await;
-        // A probe that is given up leaves its place to the next.
-        drop(guarded.enter().expect("a probe"));
+        assert_eq!(ask(200).await, (Ok(()), 2), "a probe, and the question itself");
         assert_eq!(ask(200).await, (Ok(()), 1));
-        assert_eq!(ask(200).await, (Ok(()), 1));
+        assert_eq!(guarded.state(), None);
+    }
+
+    #[tokio::test]
+    async fn when_it_hangs_those_who_wait_are_let_go_and_a_probe_holds_nobody_up() {
+        let canned = Canned::default();
+        let (status, asked) = (Arc::clone(&canned.status), Arc::clone(&canned.asked));
+        let settings = Settings { failures: 2, open_for: Duration::from_millis(50) };
+        let guarded = Guarded::new("u".into(), Arc::new(canned), settings);
+        let (module, call) = (ModulePath::parse("example.com/m").expect("path"), Call::new());
+        status.store(1, Ordering::SeqCst);
+        let slow = Duration::from_millis(800);
+        let overtake = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            guarded.overtaken(slow);
+            guarded.overtaken(slow);
+        };
+        let started = Instant::now();
+        let (waited, ()) = tokio::join!(guarded.list(&module, &call), overtake);
+        assert!(waited.expect_err("let go").to_string().contains("no answer after 800 ms"));
+        assert!(guarded.state().is_some_and(|s| s.contains("open")));
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        // The probe hangs too: the one that caused it waits a moment, the others not at all.
+        assert!(guarded.list(&module, &call).await.is_err());
+        assert!(guarded.list(&module, &call).await.is_err());
+        assert!(started.elapsed() < PATIENCE * 3 && asked.load(Ordering::SeqCst) == 2);
     }
 }

@@ -12,10 +12,11 @@ pub mod guard;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use error::{Failure, Outage, UpstreamError};
+pub use error::{Busy, Failure, Outage, UpstreamError};
 
 use crate::base::Call;
 use crate::egress::Body;
@@ -59,6 +60,12 @@ pub trait Upstream: Send + Sync + std::fmt::Debug {
     fn zip<'a>(&'a self, version: &'a ModuleVersion, call: &'a Call) -> Boxed<'a, Incoming>;
     /// Whether it can be reached at all, for `check --probe`: what it said to a harmless question.
     fn probe(&self) -> Boxed<'_, String>;
+    /// What stands in the way of asking it now, for `explain`; nothing where all is well.
+    fn state(&self) -> Option<String> {
+        None
+    }
+    /// Tells it that another upstream was faster, by so much that its answer was no longer waited for.
+    fn overtaken(&self, _after: Duration) {}
 }
 
 /// Checks that text is a go.mod and not, say, the page of a captive portal.

@@ -174,7 +174,9 @@ fn without_a_configuration_the_go_settings_of_the_machine_count() {
         assert!(said.contains(wanted), "missing {wanted:?} in:\n{said}");
     }
     let (good, said) = zero(&[("GOPROXY", "https://a.example"), ("HTTPS_PROXY", "http://me:sesame@proxy.example:3128")]);
-    assert!(good && said.contains("environment variable HTTPS_PROXY: is set, but") && !said.contains("sesame"), "{said}");
+    assert!(good && said.contains("https://a.example/, through http://proxy.example:3128\n") && !said.contains("sesame"), "{said}");
+    let (good, said) = zero(&[("GOPROXY", "https://a.example"), ("HTTPS_PROXY", "ftp://me:sesame@proxy.example")]);
+    assert!(!good && said.contains("environment variable HTTPS_PROXY: ") && !said.contains("sesame"), "{said}");
     let (good, said) = zero(&[("GOPROXY", "off")]);
     assert!(!good && said.contains("GOPROXY names no proxy"), "{said}");
     for own in ["http://127.0.0.1:8080", "http://localhost:8080,https://a.example", "https://a.example|http://[::1]:8080/"] {
@@ -185,5 +187,7 @@ fn without_a_configuration_the_go_settings_of_the_machine_count() {
         assert!(!good && said.contains("it would ask itself without end"), "{own}: {said}");
     }
     let (good, said) = zero(&[("GOPROXY", "https://me:sesame@a.example")]);
-    assert!(!good && said.contains("user and password") && !said.contains("sesame"), "{said}");
+    assert!(good && said.contains("https://a.example/, with credentials") && !said.contains("sesame"), "{said}");
+    let (good, said) = zero(&[("GOPROXY", "http://me:sesame@a.example")]);
+    assert!(!good && said.contains("plain http") && !said.contains("sesame"), "{said}");
 }

@@ -48,9 +48,10 @@ pub fn config_text(dir: &Path, address: &str, admin: &str, text: &str) -> String
     )
 }
 
-/// A table of one goproxy upstream.
+/// A table of one goproxy upstream, which is asked once and no more unless the test says otherwise.
 pub fn upstream(name: &str, url: &str, more: &str) -> String {
-    format!("[upstreams.{name}]\ntype = \"goproxy\"\nurl = {url:?}\n{more}\n")
+    let retries = if more.contains("retries") { "" } else { "retries = 0\n" };
+    format!("[upstreams.{name}]\ntype = \"goproxy\"\nurl = {url:?}\n{retries}{more}\n")
 }
 
 /// A route.

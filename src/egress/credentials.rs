@@ -1,0 +1,116 @@
+//! Who modgate is to an upstream: headers that go to one origin and to nobody else.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use url::{Origin, Url};
+
+use crate::base::Secret;
+
+/// Headers for one origin. A redirect that leaves it leaves them behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    origin: Origin,
+    headers: Vec<(String, Secret)>,
+}
+
+impl Credentials {
+    /// Headers for the origin of this URL. Their names and values have been checked.
+    pub fn new(url: &Url, headers: Vec<(String, Secret)>) -> Self {
+        Self { origin: url.origin(), headers }
+    }
+
+    /// The headers, where this URL is of their origin.
+    pub(super) fn of(&self, url: &Url) -> &[(String, Secret)] {
+        if url.origin() == self.origin { &self.headers } else { &[] }
+    }
+}
+
+/// The value of a header for HTTP's Basic scheme (RFC 7617).
+pub fn basic(user: &str, password: &str) -> Secret {
+    Secret::new(format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}"))))
+}
+
+/// The login and password that a netrc file has for a server, by the go command's rules: `machine`, `login` and `password` alone
+/// count, `default` does not, macros are passed over, and the first of several entries wins. As there, an entry's machine is a
+/// name with the port where the URL has one, or with the beginning of a path.
+pub fn netrc(text: &str, url: &Url) -> Option<(String, Secret)> {
+    let mut prefix = url.as_str().split_once("://")?.1.trim_end_matches('/');
+    let entries = netrc_entries(text);
+    loop {
+        if let Some((_, login, password)) = entries.iter().find(|(machine, ..)| machine.trim_end_matches('/') == prefix) {
+            return Some((login.clone(), Secret::new(password.as_str())));
+        }
+        prefix = prefix.rsplit_once('/')?.0;
+    }
+}
+
+fn netrc_entries(text: &str) -> Vec<(String, String, String)> {
+    let mut found = Vec::new();
+    let (mut machine, mut login, mut password) = (String::new(), String::new(), String::new());
+    let mut in_macro = false;
+    for line in text.split('\n') {
+        if in_macro {
+            in_macro = !line.is_empty();
+            continue;
+        }
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let mut pairs = fields.chunks_exact(2);
+        for pair in &mut pairs {
+            match pair[0] {
+                "machine" => (machine, login, password) = (pair[1].to_owned(), String::new(), String::new()),
+                "login" => pair[1].clone_into(&mut login),
+                "password" => pair[1].clone_into(&mut password),
+                "macdef" => in_macro = true,
+                _ => {}
+            }
+            if !machine.is_empty() && !login.is_empty() && !password.is_empty() {
+                found.push((std::mem::take(&mut machine), std::mem::take(&mut login), std::mem::take(&mut password)));
+            }
+        }
+        if pairs.remainder() == ["default"] {
+            break;
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn netrc_is_read_as_go_reads_it() {
+        // The cases of cmd/go/internal/auth, and the look-up by URL.
+        let text = "# a comment\nmachine incomplete\npassword none\n\nmachine api.example.com\n  login user\n  password pwd\n\n\
+                    machine incomlete.example.com\n  login justlogin\n\nmachine test.example.com login user2 password pwd2\n\n\
+                    machine oneline login user3 password pwd3\n\nmachine ignore.me macdef ignore\n  machine nope login nope password nope\n\n\
+                    machine hasmacro.example.com\n  login oldlogin\n  password oldpassword\n  login ignored\n\n\
+                    machine h.example:8443/base login p password q\ndefault\nmachine after login a password b\n";
+        let of = |url: &str| netrc(text, &Url::parse(url).expect("url")).map(|(l, p)| format!("{l}:{}", p.expose()));
+        assert_eq!(of("https://api.example.com/x/@v/list").as_deref(), Some("user:pwd"));
+        assert_eq!(of("https://test.example.com").as_deref(), Some("user2:pwd2"));
+        assert_eq!(of("https://oneline/"), Some("user3:pwd3".into()));
+        assert_eq!(of("https://hasmacro.example.com/"), Some("oldlogin:oldpassword".into()));
+        assert_eq!(of("https://h.example:8443/base/m"), Some("p:q".into()));
+        for nobody in
+            ["https://nope/", "https://after/", "https://h.example:8443/", "https://api.example.com:444/", "https://incomplete/"]
+        {
+            assert_eq!(of(nobody), None, "{nobody}");
+        }
+    }
+
+    #[test]
+    fn basic_is_what_rfc_7617_says() {
+        assert_eq!(basic("Aladdin", "open sesame").expose(), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+    }
+
+    #[test]
+    fn credentials_stay_with_their_origin() {
+        let url = |text: &str| Url::parse(text).expect("url");
+        let own = Credentials::new(&url("https://h.example/base"), vec![("x-token".into(), Secret::new("t"))]);
+        assert_eq!(own.of(&url("https://h.example:443/else")).len(), 1);
+        for other in ["http://h.example/base", "https://h.example:444/", "https://x.h.example/"] {
+            assert_eq!(own.of(&url(other)).len(), 0, "{other}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Through a proxy to a server: CONNECT (RFC 9110 §9.3.6) and SOCKS 5 (RFC 1928, RFC 1929).
+
+use std::fmt;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_socks::tcp::Socks5Stream;
+use tokio_socks::{Error as SocksError, TargetAddr};
+
+use super::credentials::basic;
+use super::proxy::{Login, Proxy, host_port};
+
+/// The longest head of a proxy's answer.
+const MAX_HEAD: usize = 16 << 10;
+
+/// Why a proxy does not lead to the server.
+#[derive(Debug)]
+pub(super) enum TunnelError {
+    /// It answered CONNECT with another status than 2xx. With the ways to log in that it offers, for 407.
+    Refused(u16, String),
+    /// It broke off, or said something that is no answer.
+    Broken(String),
+    /// SOCKS.
+    Socks(SocksError),
+}
+
+impl fmt::Display for TunnelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(407, offers) if offers.is_empty() => f.write_str("407 Proxy Authentication Required"),
+            Self::Refused(407, offers) => write!(f, "407 Proxy Authentication Required (it offers {offers}; modgate knows Basic)"),
+            Self::Refused(status, _) => {
+                let reason = awc::http::StatusCode::from_u16(*status).ok().and_then(|s| s.canonical_reason());
+                write!(f, "{status} {}", reason.unwrap_or_default())
+            }
+            Self::Broken(why) => f.write_str(why),
+            Self::Socks(SocksError::Io(e)) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+                f.write_str("it closed the connection")
+            }
+            Self::Socks(SocksError::PasswordAuthFailure(_)) => f.write_str("it does not accept the user and password"),
+            Self::Socks(SocksError::NoAcceptableAuthMethods | SocksError::AuthorizationRequired) => {
+                f.write_str("it wants another way to log in (modgate knows none at all, and user with password)")
+            }
+            Self::Socks(e) => write!(f, "{e}"),
+        }
+    }
+}
+
+/// Asks an HTTP proxy to lead on to `host:port`. Afterwards the stream is the server's.
+pub(super) async fn connect(
+    proxy: &Proxy,
+    mut io: impl AsyncRead + AsyncWrite + Unpin,
+    host: &str,
+    port: u16,
+) -> Result<(), TunnelError> {
+    let target = host_port(host, port);
+    let mut head = format!(
+        "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nUser-Agent: {}\r\nProxy-Connection: keep-alive\r\n",
+        super::client::USER_AGENT
+    );
+    if let Some(Login { user, password }) = &proxy.login {
+        head.extend(["Proxy-Authorization: ", basic(user, password.expose()).expose(), "\r\n"]);
+    }
+    head.push_str("\r\n");
+    let broken = |e: std::io::Error| TunnelError::Broken(format!("it broke off ({e})"));
+    io.write_all(head.as_bytes()).await.map_err(broken)?;
+    io.flush().await.map_err(broken)?;
+    let mut answer = Vec::new();
+    loop {
+        let mut piece = [0; 1024];
+        let count = io.read(&mut piece).await.map_err(broken)?;
+        if count == 0 {
+            return Err(TunnelError::Broken("it closed the connection without an answer to CONNECT".into()));
+        }
+        answer.extend_from_slice(&piece[..count]);
+        if let Some(verdict) = verdict(&answer) {
+            return verdict;
+        }
+    }
+}
+
+/// What a proxy's answer comes to; `None` until its head is whole.
+fn verdict(answer: &[u8]) -> Option<Result<(), TunnelError>> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut response = httparse::Response::new(&mut headers);
+    match response.parse(answer) {
+        Ok(httparse::Status::Partial) if answer.len() < MAX_HEAD => None,
+        Ok(httparse::Status::Complete(end)) => Some(match response.code.unwrap_or(0) {
+            // The server cannot have spoken yet: TLS begins with the client.
+            200..=299 if end == answer.len() => Ok(()),
+            200..=299 => Err(TunnelError::Broken("it sent more than an answer to CONNECT".into())),
+            status => Err(TunnelError::Refused(status, offers(response.headers))),
+        }),
+        Ok(httparse::Status::Partial) => Err(TunnelError::Broken("its answer to CONNECT does not end".into())).into(),
+        Err(e) => Some(Err(TunnelError::Broken(format!("its answer to CONNECT is not HTTP ({e})")))),
+    }
+}
+
+/// The names of the schemes in `Proxy-Authenticate`, without what else stands there.
+fn offers(headers: &[httparse::Header<'_>]) -> String {
+    let scheme = |h: &httparse::Header<'_>| {
+        let value = std::str::from_utf8(h.value).ok()?;
+        let name: String = value.trim().chars().take_while(char::is_ascii_alphanumeric).take(20).collect();
+        (h.name.eq_ignore_ascii_case("proxy-authenticate") && !name.is_empty()).then_some(name)
+    };
+    headers.iter().filter_map(scheme).collect::<Vec<_>>().join(", ")
+}
+
+/// Asks a SOCKS proxy to lead on to a server. Afterwards the stream is the server's.
+pub(super) async fn socks<S: AsyncRead + AsyncWrite + Unpin>(
+    proxy: &Proxy,
+    io: S,
+    target: TargetAddr<'_>,
+) -> Result<S, TunnelError> {
+    let done = match &proxy.login {
+        None => Socks5Stream::connect_with_socket(io, target).await,
+        Some(Login { user, password }) => Socks5Stream::connect_with_password_and_socket(io, target, user, password.expose()).await,
+    };
+    done.map(Socks5Stream::into_inner).map_err(TunnelError::Socks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn answers_to_connect() {
+        let said = |text: &str| verdict(text.as_bytes()).map(|v| v.map_err(|e| e.to_string()));
+        assert_eq!(said("HTTP/1.1 200 Connection established\r\n"), None);
+        assert_eq!(said("HTTP/1.0 200 OK\r\nVia: x\r\n\r\n"), Some(Ok(())));
+        assert_eq!(said("HTTP/1.1 403 Go away\r\n\r\n<html>"), Some(Err("403 Forbidden".into())));
+        let text = "HTTP/1.1 407 X\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM TlRM\r\n\r\n";
+        let wanted = "407 Proxy Authentication Required (it offers Negotiate, NTLM; modgate knows Basic)";
+        assert_eq!(said(text), Some(Err(wanted.into())));
+        assert!(said("SSH-2.0-OpenSSH\r\n").is_some_and(|v| v.is_err()));
+        assert!(said("HTTP/1.1 200 OK\r\n\r\nmore").is_some_and(|v| v.is_err()));
+        assert!(said(&format!("HTTP/1.1 200 OK\r\nX: {}", "y".repeat(MAX_HEAD))).is_some_and(|v| v.is_err()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_breaks_it(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = verdict(&bytes);
+        }
+    }
+}

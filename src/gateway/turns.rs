@@ -1,0 +1,143 @@
+//! The upstreams of a chain, asked in turn: the next when one has failed, or when one has not begun to answer within the route's
+//! `hedge_after`.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
+
+use crate::route::Step;
+
+/// What one upstream gave.
+pub(super) struct Turn<T> {
+    pub(super) step: Step,
+    pub(super) started: std::time::Instant,
+    pub(super) result: T,
+}
+
+type Asking<'a, T> = Pin<Box<dyn Future<Output = Turn<T>> + Send + 'a>>;
+
+/// A chain on its way. Dropped, it drops the questions that are under way.
+pub(super) struct Turns<'a, T, A> {
+    ask: A,
+    hedge_after: Option<Duration>,
+    waiting: VecDeque<Step>,
+    /// The steps that are being asked, and since when.
+    asked: Vec<(Step, std::time::Instant)>,
+    asking: FuturesUnordered<Asking<'a, T>>,
+    /// When the next may begin although nobody has failed.
+    due: Option<Instant>,
+}
+
+impl<'a, T, F, A> Turns<'a, T, A>
+where
+    T: Send + 'a,
+    F: Future<Output = T> + Send + 'a,
+    A: Fn(Step) -> F,
+{
+    pub(super) fn new(steps: &[Step], hedge_after: Option<Duration>, ask: A) -> Self {
+        let waiting = steps.iter().copied().collect();
+        Self { ask, hedge_after, waiting, asked: Vec::new(), asking: FuturesUnordered::new(), due: None }
+    }
+
+    /// The next that comes back, whichever it is; `None` when all did that are to be asked.
+    pub(super) async fn next(&mut self) -> Option<Turn<T>> {
+        loop {
+            if self.asking.is_empty() && !self.begin() {
+                return None;
+            }
+            let due = self.due.filter(|_| !self.waiting.is_empty());
+            let overdue = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                Some(turn) = self.asking.next() => {
+                    // Where the one that began last has failed, the next need not be waited for.
+                    if self.asked.last().is_some_and(|(step, _)| step.upstream == turn.step.upstream) {
+                        self.due = self.due.map(|_| Instant::now());
+                    }
+                    self.asked.retain(|(step, _)| step.upstream != turn.step.upstream);
+                    return Some(turn);
+                }
+                () = overdue => {
+                    self.begin();
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self) -> bool {
+        let Some(step) = self.waiting.pop_front() else { return false };
+        let started = std::time::Instant::now();
+        let asking = (self.ask)(step);
+        self.asking.push(Box::pin(async move { Turn { step, started, result: asking.await } }));
+        self.asked.push((step, started));
+        self.due = self.hedge_after.map(|after| Instant::now() + after);
+        true
+    }
+
+    /// Nobody further is asked; who is being asked already may still answer.
+    pub(super) fn stop(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// Drops the questions that are under way, because another answer came first. They can be asked again by [`Turns::next`].
+    /// `told` hears of each before it is dropped.
+    pub(super) fn overtake(&mut self, mut told: impl FnMut(Step, std::time::Instant)) {
+        for (step, started) in self.asked.drain(..).rev() {
+            told(step, started);
+            self.waiting.push_front(step);
+        }
+        self.asking.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What upstream n does: answers good or bad after so many milliseconds.
+    fn steps(count: usize) -> Vec<Step> {
+        (0..count).map(|upstream| Step { upstream, goes_on: None }).collect()
+    }
+
+    async fn order(plan: &'static [(u64, bool)], hedge_after: Option<u64>) -> (Vec<usize>, Vec<usize>) {
+        let ask = |step: Step| async move {
+            let (wait, good) = plan[step.upstream];
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            good
+        };
+        let mut turns = Turns::new(&steps(plan.len()), hedge_after.map(Duration::from_millis), ask);
+        let (mut came, mut dropped) = (Vec::new(), Vec::new());
+        while let Some(turn) = turns.next().await {
+            came.push(turn.step.upstream);
+            if turn.result {
+                turns.overtake(|step, _| dropped.push(step.upstream));
+                break;
+            }
+        }
+        dropped.sort_unstable();
+        (came, dropped)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_after_the_other_and_side_by_side_where_one_is_late() {
+        assert_eq!(order(&[(10, false), (10, true), (1, true)], None).await, (vec![0, 1], vec![]));
+        assert_eq!(order(&[(100, true), (10, true)], None).await, (vec![0], vec![]));
+        assert_eq!(order(&[(100, true), (10, true)], Some(50)).await, (vec![1], vec![0]));
+        assert_eq!(order(&[(40, true), (10, true)], Some(50)).await, (vec![0], vec![]));
+        // The second fails at once: the third begins at once, although the first is still out.
+        assert_eq!(order(&[(100, true), (1, false), (10, true)], Some(50)).await, (vec![1, 2], vec![0]));
+        // The first fails while the second is out: the third waits for its time.
+        assert_eq!(order(&[(60, false), (30, true), (1, true)], Some(50)).await, (vec![0, 1], vec![]));
+        assert_eq!(order(&[(10, false), (10, false)], Some(50)).await, (vec![0, 1], vec![]));
+    }
+}
