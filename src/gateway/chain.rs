@@ -126,15 +126,15 @@ impl Gateway {
                 }
                 Err(verdict) => verdict,
             };
-            let class = verdict.failure().map(|e| e.failure.class());
-            if let (Some(e), Some(FailureClass::Corrupt)) = (verdict.failure(), class) {
+            let failure = verdict.failure().map(|e| &e.failure);
+            if let (Some(e), Some(Failure::Corrupt(_))) = (verdict.failure(), failure) {
                 let upstream = &self.members[step.upstream].name;
                 tracing::error!(%upstream, ask = %fetch.ask, error = %e, "an upstream sent a corrupt answer");
             }
-            attempts.push(self.attempt(step.upstream, verdict, started));
-            if class.is_none_or(|c| !fetch.plan.route.goes_on(&step, c)) {
+            if failure.is_none_or(|f| !goes_on(&fetch.plan, &step, f)) {
                 turns.stop();
             }
+            attempts.push(self.attempt(step.upstream, verdict, started));
         }
         drop(turns);
         fetch.land(None, &attempts, None);
@@ -318,6 +318,12 @@ impl Gateway {
             stored(tokio::task::spawn_blocking(move || folder.keep(&ask, &bytes)).await);
         }
     }
+}
+
+/// Whether a chain goes on after this failure: by the route's rule, and past an upstream that hangs wherever the route does not
+/// wait for late ones anyway.
+pub(super) fn goes_on(plan: &Plan, step: &Step, failure: &Failure) -> bool {
+    plan.route.goes_on(step, failure.class()) || (plan.route.hedge_after.is_some() && failure.is_timeout())
 }
 
 pub(super) fn stored(result: Result<Result<(), StoreError>, tokio::task::JoinError>) {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::answer::Lifetime;
-use super::chain::stored;
+use super::chain::{goes_on, stored};
 use super::flight::{Flight, Pilot};
 use super::freshness::{Age, Freshness, judge};
 use super::trail::{Attempt, CacheStatus, Trail, Verdict};
@@ -113,7 +113,7 @@ impl Gateway {
                     trail.attempts.push(copy.attempt);
                     all_absent &= e.failure.class() == FailureClass::Absent && !call.cached_only;
                     first = false;
-                    if !plan.route.goes_on(&step, e.failure.class()) {
+                    if !goes_on(plan, &step, &e.failure) {
                         turns.stop();
                     }
                 }

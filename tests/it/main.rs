@@ -8,6 +8,8 @@ mod bad_input;
 mod chain;
 mod commands;
 mod configuration;
+mod credentials;
+mod egress;
 mod go_command;
 mod layers;
 mod lifecycle;

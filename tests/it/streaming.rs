@@ -399,7 +399,7 @@ fn parts_that_are_asked_for_at_once_come_from_one_upstream() {
     let gate = Gate::start(&(tables + &route("*", &["first", "second"], "fallback = \"any-error\"")));
     thread::scope(|scope| {
         let go_mod = scope.spawn(|| gate.get(&module.url("mod")));
-        thread::sleep(Duration::from_millis(100));
+        eventually("the go.mod is being asked for", || first.count(&module.url("mod")) == 1);
         let zip = scope.spawn(|| gate.get(&module.url("zip")));
         assert_eq!(go_mod.join().unwrap().body, module.go_mod.as_bytes());
         assert!(zip.join().unwrap().body == module.zip());

@@ -67,11 +67,16 @@ impl Gate {
 
     /// The same in a folder that exists already.
     pub fn start_in(dir: TempDir, text: &str) -> Self {
+        Self::start_with(dir, text, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn start_with(dir: TempDir, text: &str, variables: &[(&str, &str)]) -> Self {
         let (address, admin) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
         fs::write(dir.path().join("modgate.toml"), config_text(dir.path(), &address, &admin, text)).unwrap();
         let log = fs::File::create(dir.path().join("log")).unwrap();
         let mut command = program();
-        command.arg("--config").arg(dir.path().join("modgate.toml")).env("HOME", dir.path());
+        command.arg("--config").arg(dir.path().join("modgate.toml")).env("HOME", dir.path()).envs(variables.iter().copied());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let mut gate = Self { address, admin, dir, child };
         eventually("modgate serves", || {

@@ -7,6 +7,7 @@ pub mod gate;
 pub mod go;
 pub mod http;
 pub mod modules;
+pub mod proxy;
 pub mod upstream;
 
 /// A port of loopback that is free at this moment.

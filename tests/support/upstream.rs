@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::modules::{Module, tree};
 
@@ -39,6 +39,10 @@ pub enum Reply {
     After(Duration, Box<Reply>),
     /// Sends the body in pieces of so many bytes, waiting between them.
     Slow(Vec<u8>, usize, Duration),
+    /// Knows Range and If-Range for a body with this entity tag, and resets the connection after so many bytes each time.
+    Ranged(Vec<u8>, String, usize),
+    /// These replies in turn; the last one for ever.
+    InTurn(Vec<Reply>),
 }
 
 #[derive(Default)]
@@ -47,6 +51,7 @@ struct State {
     otherwise: Option<Reply>,
     asked: Vec<String>,
     heads: Vec<String>,
+    times: Vec<Instant>,
 }
 
 /// A running upstream. It ends with the test's process.
@@ -124,6 +129,11 @@ impl Upstream {
         self.state.lock().unwrap().heads.clone()
     }
 
+    /// When the requests came.
+    pub fn times(&self) -> Vec<Instant> {
+        self.state.lock().unwrap().times.clone()
+    }
+
     /// Forgets what was asked.
     pub fn forget(&self) {
         self.state.lock().unwrap().asked.clear();
@@ -148,10 +158,19 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
         let path = head.split(' ').nth(1).unwrap_or_default().replace("%21", "!");
         let reply = {
             let mut state = state.lock().unwrap();
+            let before = state.asked.iter().filter(|p| **p == path).count();
             state.asked.push(path.clone());
-            state.heads.push(head);
-            state.replies.get(&path).or(state.otherwise.as_ref()).cloned().unwrap_or(Reply::Status(404))
+            state.heads.push(head.clone());
+            state.times.push(Instant::now());
+            match state.replies.get(&path).or(state.otherwise.as_ref()).cloned().unwrap_or(Reply::Status(404)) {
+                Reply::InTurn(replies) => replies[before.min(replies.len() - 1)].clone(),
+                reply => reply,
+            }
         };
+        if let Reply::Ranged(body, tag, piece) = &reply {
+            ranged(&mut out, &head, body, tag, *piece);
+            return;
+        }
         let reply = match reply {
             Reply::CloseKept(_) if served > 0 => Reply::Close,
             Reply::CloseKept(body) => Reply::Good(body),
@@ -161,6 +180,30 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
             let _ = out.shutdown(Shutdown::Both);
             return;
         }
+    }
+}
+
+/// Sends the part that the head asks for, or the whole, and breaks off after so many bytes of it.
+fn ranged(out: &mut TcpStream, head: &str, body: &[u8], tag: &str, piece: usize) {
+    let header = |name: &str| {
+        let mut lines = head.lines().filter_map(|l| l.split_once(':'));
+        lines.find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim().to_owned())
+    };
+    let from = header("range").and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+    let from = from.filter(|from| *from < body.len() && header("if-range").as_deref() == Some(tag));
+    let start = from.unwrap_or(0);
+    let status = match from {
+        Some(from) => format!("206 Partial Content\r\nContent-Range: bytes {from}-{}/{}", body.len() - 1, body.len()),
+        None => "200 OK".to_owned(),
+    };
+    let rest = &body[start..];
+    let _ = write!(out, "HTTP/1.1 {status}\r\nETag: {tag}\r\nContent-Length: {}\r\n\r\n", rest.len());
+    let _ = out.write_all(&rest[..piece.min(rest.len())]);
+    let _ = out.flush();
+    std::thread::sleep(Duration::from_millis(20));
+    if piece < rest.len() {
+        // What was sent and not read makes the close a reset.
+        let _ = rustix::net::sockopt::set_socket_linger(&*out, Some(Duration::ZERO));
     }
 }
 
@@ -185,7 +228,7 @@ fn answer(out: &mut TcpStream, reply: Reply) -> bool {
             let _ = out.read(&mut [0; 1]);
             false
         }
-        Reply::Close | Reply::CloseKept(_) => false,
+        Reply::Close | Reply::CloseKept(_) | Reply::Ranged(..) | Reply::InTurn(_) => false,
         Reply::Truncate(body, at) => {
             part(out, &body, at);
             false
