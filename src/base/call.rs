@@ -11,12 +11,14 @@ pub struct Call {
     pub id: Arc<str>,
     /// Answer from the cache alone: `/cached-only/…` or `Disable-Module-Fetch: true`.
     pub cached_only: bool,
+    /// Whether another upstream is asked where this one fails: then trying again is that one's business.
+    pub others: bool,
 }
 
 impl Call {
     /// A call with a fresh id that may fetch.
     pub fn new() -> Self {
-        Self { id: fresh_id().into(), cached_only: false }
+        Self { id: fresh_id().into(), cached_only: false, others: false }
     }
 }
 

@@ -21,6 +21,17 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads a duration of which none makes no sense.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn parse_limit(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("has to be more than nothing".into()),
+        limit => Ok(limit),
+    }
+}
+
 /// Reads a size in bytes such as `64MiB`, `10GB` or `4096`.
 ///
 /// # Errors

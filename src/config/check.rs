@@ -307,7 +307,13 @@ fn route(mut table: Table<'_>, names: &HashMap<String, usize>) -> Option<Route> 
     let fallback = table.items("fallback").map_or(Some(Fallback::NotFound), |items| fallback(&items));
     let list = table.word("list", &[("merge", ListMode::Merge), ("first", ListMode::First)]);
     let partial = table.word("partial", &[("serve", PartialRule::Serve), ("fail", PartialRule::Fail)]);
-    let hedge_after = table.limit("hedge_after");
+    let hedge = table.take("hedge_after");
+    let hedge_after = hedge.as_ref().and_then(|item| item.parsed(units::parse_limit));
+    if let (Some(item), Some(fallback)) = (&hedge, &fallback)
+        && !fallback.goes_on_after(FailureClass::Outage)
+    {
+        item.say("needs a fallback that goes on after an outage (\"any-error\", or a list with outage): being late is one");
+    }
     table.finish();
     Some(Route {
         patterns: patterns?,
@@ -381,7 +387,7 @@ fn go_chains(reading: &Reading, egress: &Defaults, warnings: &mut Vec<Finding>) 
                 check_server_url(&url).map_err(|e| format!("an item of GOPROXY cannot be used: {e}"))?;
                 let base = url.host_str().unwrap_or("proxy").to_ascii_lowercase();
                 let settings = goproxy::Settings { url, absent: goproxy::ABSENT.to_vec() };
-                let Some(policy) = egress.of_go_settings(reading, credentials) else { return Ok(None) };
+                let Some(policy) = egress.of_go_settings(reading, credentials, warnings) else { return Ok(None) };
                 (base, UpstreamKind::GoProxy(settings, Box::new(policy)))
             }
             Target::Folder(path) => ("file".to_owned(), UpstreamKind::Directory(path, egress.limits().idle)),

@@ -13,7 +13,7 @@ use url::Url;
 use super::read::{Finding, Item, Place, Reading, Table, beside};
 use crate::base::Secret;
 use crate::egress::credentials::{self, Credentials};
-use crate::egress::proxy::{Login, NoProxy, Proxy, ProxyRule};
+use crate::egress::proxy::{self, Login, NoProxy, Proxy, ProxyRule};
 use crate::egress::throttle::{Rate, ThrottleSettings};
 use crate::egress::tls::{self, Identity, TlsSettings, TlsVersion};
 use crate::egress::{Limits, Policy};
@@ -80,9 +80,18 @@ impl Defaults {
 
     /// The way out of an upstream of the machine's Go settings: as `[egress]` has it, with the credentials that the go command
     /// would use, from GOPROXY itself or from the user's netrc.
-    pub(super) fn of_go_settings(&self, reading: &Reading, credentials: Option<Credentials>) -> Option<Policy> {
+    pub(super) fn of_go_settings(
+        &self,
+        reading: &Reading,
+        credentials: Option<Credentials>,
+        warnings: &mut Vec<Finding>,
+    ) -> Option<Policy> {
         let proxy = rule(reading, &self.proxy)?;
         let tls = self.tls.clone().settled();
+        if tls.insecure_skip_verify {
+            let said = warning(reading, "egress.tls.insecure_skip_verify".into(), UNVERIFIED);
+            warnings.extend(Some(said).filter(|w| !warnings.contains(w)));
+        }
         Some(Policy { limits: self.limits, proxy, tls, credentials, throttle: ThrottleSettings::default(), retries: self.retries })
     }
 }
@@ -101,12 +110,9 @@ pub(super) fn policy(
     let headers = auth(reading, table, url);
     let throttle = throttle(table);
     let retries = if table.has("retries") { retries(table) } else { Some(defaults.retries) };
-    let mut warn = |key: &str, problem: &str| {
-        let place = reading.file.clone().map_or(Place::Environment("MODGATE_…".into()), |f| Place::File(f, None));
-        warnings.push(Finding { place, key: format!("{}.{key}", table.key), problem: problem.to_owned() });
-    };
+    let mut warn = |key: &str, problem: &str| warnings.push(warning(reading, format!("{}.{key}", table.key), problem));
     if tls.as_ref().is_some_and(|t| t.insecure_skip_verify) {
-        warn("tls.insecure_skip_verify", "whoever answers is taken for this upstream: its certificate is NOT looked at");
+        warn("tls.insecure_skip_verify", UNVERIFIED);
     }
     if headers.as_ref().is_some_and(|h| !h.is_empty()) && url.is_some_and(|u| u.scheme() == "http") {
         warn("auth", "the credentials cross the network unencrypted: the url is http");
@@ -114,6 +120,13 @@ pub(super) fn policy(
     let credentials = headers?;
     let credentials = if credentials.is_empty() { None } else { Some(Credentials::new(url?, credentials)) };
     Some(Policy { limits: limits?, proxy: proxy?, tls: tls?, credentials, throttle: throttle?, retries: retries? })
+}
+
+const UNVERIFIED: &str = "whoever answers is taken for the upstream: its certificate is NOT looked at";
+
+fn warning(reading: &Reading, key: String, problem: &str) -> Finding {
+    let place = reading.file.clone().map_or(Place::Environment("MODGATE_…".into()), |f| Place::File(f, None));
+    Finding { place, key, problem: problem.to_owned() }
 }
 
 /// Time limits; those that are not set are taken from `defaults`, where there are any.
@@ -153,8 +166,8 @@ fn proxy_keys(reading: &Reading, table: &mut Table<'_>, defaults: &ProxyKeys) ->
     let choice = match (choice?, login) {
         (choice, None) => Some(choice),
         (_, Some(None)) => None,
-        (Choice::One(proxy), Some(Some((_, (user, password))))) if proxy.login.is_none() => {
-            Some(Choice::One(Proxy { login: Some(Login { user, password }), ..proxy }))
+        (Choice::One(proxy), Some(Some((item, (user, password))))) if proxy.login.is_none() => {
+            item.judge(proxy.logging_in(Login { user, password })).map(Choice::One)
         }
         (Choice::One(_), Some(Some((item, _)))) => {
             item.say("the proxy's URL names a user already");
@@ -172,7 +185,7 @@ fn proxy_keys(reading: &Reading, table: &mut Table<'_>, defaults: &ProxyKeys) ->
 fn exempt(item: &Item<'_>) -> Option<Vec<String>> {
     item.parsed(|text| {
         let entries = text.split(',').map(str::trim).filter(|e| !e.is_empty());
-        let network = |e: &str| e.contains('/') && e.parse::<ipnet::IpNet>().is_err();
+        let network = |e: &str| e.contains('/') && proxy::network(e).is_none();
         match entries.clone().find(|e| network(e)) {
             Some(bad) => Err(format!("{bad:?} is no network such as \"10.0.0.0/8\"")),
             None => Ok(entries.map(str::to_owned).collect()),
@@ -253,6 +266,15 @@ fn rate(mut table: Table<'_>) -> Option<Rate> {
     let per = table.limit("per").unwrap_or(Duration::from_secs(1));
     let burst = if table.has("burst") { table.number("burst", 1, MANY).and_then(number) } else { requests };
     let max_wait = table.duration("max_wait").unwrap_or(ThrottleSettings::default().max_wait);
+    // The limiter counts nanoseconds in 64 bits.
+    if let (Some(requests), Some(burst)) = (requests, burst) {
+        let step = per.as_nanos() / u128::from(requests.get());
+        if step == 0 {
+            table.say("", "allows more than a request in a nanosecond, which is no limit");
+        } else if step.saturating_mul(u128::from(burst.get()) + 1) > u128::from(u64::MAX) / 4 {
+            table.say("", "allows a burst that takes more than a century to save up");
+        }
+    }
     table.finish();
     Some(Rate { requests: requests?, per, burst: burst?, max_wait })
 }
@@ -298,6 +320,11 @@ fn auth(reading: &Reading, table: &mut Table<'_>, url: Option<&Url>) -> Option<V
         whole.say("has to be one of: username with a password, bearer, netrc_file");
         return None;
     }
+    let count = |name: &str| headers.iter().flatten().filter(|(n, _)| n == name).count();
+    if ways == 1 && count("authorization") > 1 {
+        whole.say("headers.Authorization stands beside a login, which makes that header itself");
+        return None;
+    }
     if headers.as_ref().is_some_and(Vec::is_empty) {
         whole.say("names no credentials (username with password_file, bearer_file, netrc_file, headers)");
         return None;
@@ -307,7 +334,7 @@ fn auth(reading: &Reading, table: &mut Table<'_>, url: Option<&Url>) -> Option<V
 
 /// `headers`: a value as it stands, or `{ file = … }`, or `{ env = … }`.
 fn fixed_headers(reading: &Reading, table: Table<'_>) -> Option<Vec<(String, Secret)>> {
-    const OURS: [&str; 8] = [
+    const OURS: [&str; 14] = [
         "host",
         "range",
         "if-range",
@@ -316,11 +343,18 @@ fn fixed_headers(reading: &Reading, table: Table<'_>) -> Option<Vec<(String, Sec
         "connection",
         "accept-encoding",
         "proxy-authorization",
+        "proxy-connection",
+        "keep-alive",
+        "expect",
+        "upgrade",
+        "te",
+        "trailer",
     ];
     let mut headers = Some(Vec::new());
     for (name, item) in table.items_by_name() {
         let known = awc::http::header::HeaderName::from_bytes(name.as_bytes()).map(|n| n.as_str().to_owned());
         let value = match item.clone().table_or_none() {
+            _ if item.is_environment() && item.raw_variable().is_some() => item.raw_variable().map(Secret::new),
             None => item.text().map(Secret::new),
             Some(mut inner) => {
                 let value = secret(reading, &mut inner, "value", "file", "env");
@@ -374,7 +408,10 @@ fn secret(
 ) -> Option<Secret> {
     let (own_item, file_item, env_item) = (table.take(own), table.take(by_file), table.take(by_env));
     let (item, text) = match (own_item, file_item, env_item) {
-        (Some(item), None, None) if item.is_environment() => (item.clone(), item.text()?),
+        (Some(item), None, None) if item.is_environment() => {
+            let text = item.judge(item.raw_variable().ok_or_else(|| "is not UTF-8".to_owned()))?;
+            (item, text)
+        }
         (Some(item), None, None) => {
             item.say(format!(
                 "a secret does not stand in a configuration file: name a file by {by_file}, or a variable by {by_env}"
@@ -429,9 +466,12 @@ fn file(reading: &Reading, item: &Item<'_>) -> Option<(PathBuf, Vec<u8>)> {
 
 fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let open = || {
+        // Opening a pipe waits for who writes into it.
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(std::io::Error::other("it is no file"));
+        }
         let file = std::fs::File::open(path)?;
         let mut bytes = Vec::new();
-        // A pipe or device that never ends is not read to its end.
         file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
         Ok::<_, std::io::Error>(bytes)
     };

@@ -46,7 +46,7 @@ pub(super) fn layers(file: Option<&Path>) -> Result<(Reading, Dict), ConfigError
         })?;
         lines = key_lines(&document);
         // The two parsers do not agree on every novelty of TOML; what either refuses is refused.
-        Toml::string(&text).data().map_err(|e| one(Place::File(path.to_owned(), None), e.to_string().replace('\n', ", ")))?;
+        Toml::string(&text).data().map_err(|e| one(Place::File(path.to_owned(), None), without_source(&e.to_string())))?;
         figment = figment.merge(Named("file", Toml::string(&text)));
     }
     figment = figment.merge(Named(ENVIRONMENT_LAYER, Env::prefixed("MODGATE_").filter(is_key).split("__")));
@@ -68,6 +68,12 @@ fn read_file(path: &Path) -> Result<String, ConfigError> {
         return Err(fail(format!("larger than {MAX_FILE} bytes")));
     }
     std::fs::read_to_string(path).map_err(|e| fail(format!("cannot be read: {e}")))
+}
+
+/// A parser's message without the line of the file that it shows, in which a secret may stand.
+fn without_source(message: &str) -> String {
+    let shows = |line: &&str| line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit()).trim_start().starts_with('|');
+    message.lines().filter(|line| !shows(line)).collect::<Vec<_>>().join(", ")
 }
 
 fn one(place: Place, problem: String) -> ConfigError {
@@ -94,6 +100,13 @@ pub(super) fn user_cache_dir() -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_parsers_message_shows_no_line_of_the_file() {
+        let error = Toml::string("a = 1\ntoken = \"S3CRET\\e\"\n").data().expect_err("an escape that TOML 1.0 does not know");
+        let (whole, shown) = (error.to_string(), without_source(&error.to_string()));
+        assert!(whole.contains("S3CRET") && !shown.contains("S3CRET") && shown.contains("line 2"), "{shown}");
+    }
 
     #[test]
     fn service_links_are_no_keys() {

@@ -148,6 +148,16 @@ impl<'r> Item<'r> {
         result.map_err(|e| self.say(e)).ok()
     }
 
+    /// What its environment variable holds, letter by letter: figment reads numbers and lists out of variables, and what it made of
+    /// a secret is not the secret.
+    pub(super) fn raw_variable(&self) -> Option<String> {
+        let name = variable(&self.key);
+        std::env::vars_os().find_map(|(own, value)| {
+            let same = own.to_str().is_some_and(|own| own.to_ascii_uppercase() == name);
+            if same { value.into_string().ok() } else { None }
+        })
+    }
+
     /// Whether it stands in one of modgate's own environment variables.
     pub(super) fn is_environment(&self) -> bool {
         (self.reading.layer_of)(self.value.tag()) == Layer::Environment
@@ -265,10 +275,7 @@ impl<'r> Table<'r> {
 
     /// A duration of which zero makes no sense.
     pub(super) fn limit(&mut self, key: &'static str) -> Option<Duration> {
-        self.parsed(key, |text| match units::parse_duration(text)? {
-            Duration::ZERO => Err("has to be more than nothing".into()),
-            limit => Ok(limit),
-        })
+        self.parsed(key, units::parse_limit)
     }
 
     pub(super) fn number(&mut self, key: &'static str, low: usize, high: usize) -> Option<usize> {

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::EgressError;
-use super::throttle::Place;
 
 /// The head of an answer, and its body to come.
 #[derive(Debug)]
@@ -29,17 +28,11 @@ pub struct Response {
 #[derive(Debug)]
 pub struct Body {
     pieces: mpsc::Receiver<Result<Bytes, EgressError>>,
-    /// Taken as long as the body is being read.
-    place: Place,
 }
 
 impl Body {
     pub(super) fn new(pieces: mpsc::Receiver<Result<Bytes, EgressError>>) -> Self {
-        Self { pieces, place: Place::default() }
-    }
-
-    pub(super) fn hold(&mut self, place: Place) {
-        self.place = place;
+        Self { pieces }
     }
 
     /// The next piece; `None` at the end of a whole body.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use actix_http::error::ParseError;
 use awc::error::{ConnectError, PayloadError, SendRequestError};
 use awc::http::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, IF_RANGE, LOCATION, PROXY_AUTHORIZATION, RANGE, RETRY_AFTER,
-    TRANSFER_ENCODING,
+    CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, IF_RANGE, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE,
+    RETRY_AFTER, SERVER, TRANSFER_ENCODING,
 };
 use awc::http::{StatusCode, Uri};
 use bytes::Bytes;
@@ -18,15 +18,18 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
-use super::connect::{Connector, DIAL, Dial, Dialing};
+use super::connect::{ClientTls, Connector, DIAL, Dial, Dialing};
 use super::credentials::basic;
 use super::proxy::{Proxy, bare, host_port};
 use super::resume::{Resume, retry_after};
+use super::tls::Party;
+use super::tunnel::refusal;
 use super::{BODY_PIECES, Body, EgressError, Job, Limits, MAX_REDIRECTS, Order, Policy, Response, Shared, Wait, Way};
-use crate::base::Secret;
 
 /// How an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How long a client and its connections are used.
+const LIFETIME: Duration = Duration::from_secs(600);
 /// The most of an error's body that is read, so that its connection can be used again.
 const DRAIN: usize = 64 << 10;
 
@@ -36,10 +39,12 @@ pub(super) const USER_AGENT: &str = concat!("modgate/", env!("CARGO_PKG_VERSION"
 
 type Answer = awc::ClientResponse;
 
-/// One upstream's clients. awc keys its pool by authority alone, so plain and TLS connections have a client each.
+/// One upstream's clients. awc keys its pool by authority alone, so plain and TLS connections have a client each, and so has TLS to
+/// servers that the upstream redirects to: to them nothing of its own TLS settings applies but whom to trust.
 struct Client {
     plain: awc::Client,
     tls: awc::Client,
+    elsewhere: awc::Client,
     upstream: Arc<str>,
     policy: Policy,
     shared: Arc<Shared>,
@@ -57,9 +62,25 @@ pub(super) fn run(mut inbox: mpsc::UnboundedReceiver<Order>) {
     actix_rt::System::new().block_on(async move {
         while let Some(Order::Upstream(way, mut jobs)) = inbox.recv().await {
             actix_rt::spawn(async move {
-                let client = Rc::new(Client::new(*way));
-                while let Some(job) = jobs.recv().await {
-                    actix_rt::spawn(Rc::clone(&client).serve(job));
+                let mut client = None;
+                let mut made = Instant::now();
+                loop {
+                    // awc looks at its idle connections only when it wants one to the same server. So that they do not stay open
+                    // for ever, the client goes with them after a while; requests under way keep theirs.
+                    let job = match timeout(KEEP_ALIVE, jobs.recv()).await {
+                        Ok(Some(job)) => job,
+                        Ok(None) => break,
+                        Err(_) => {
+                            client = None;
+                            continue;
+                        }
+                    };
+                    if client.is_none() || made.elapsed() > LIFETIME {
+                        (client, made) = (Some(Rc::new(Client::new((*way).clone()))), Instant::now());
+                    }
+                    if let Some(client) = &client {
+                        actix_rt::spawn(Rc::clone(client).serve(job));
+                    }
                 }
             });
         }
@@ -71,13 +92,16 @@ impl Client {
         let Way { policy, upstream, tls, proxy_tls, limits: shared } = way;
         let proxy = Rc::new(policy.proxy.clone());
         let limit = policy.limits.connect;
-        let connector = |tls| Connector { limit, tls, proxy: Rc::clone(&proxy), proxy_tls: Arc::clone(&proxy_tls) };
-        Self { plain: make(connector(None)), tls: make(connector(Some(tls))), upstream, policy, shared }
+        let tls = ClientTls { config: tls, party: Party::Upstream { identified: policy.tls.identity.is_some() } };
+        let other = ClientTls { config: proxy_tls, party: Party::Other };
+        let connector = |tls| Connector { limit, tls, proxy: Rc::clone(&proxy), proxy_tls: other.clone() };
+        let (plain, elsewhere) = (make(connector(None)), make(connector(Some(other.clone()))));
+        Self { plain, tls: make(connector(Some(tls))), elsewhere, upstream, policy, shared }
     }
 
     /// Serves one job, unless its asker goes away.
     async fn serve(self: Rc<Self>, job: Job) {
-        let Job { url, resume, mut head } = job;
+        let Job { url, resume, place: _place, mut head } = job;
         let deadline = Instant::now() + self.policy.limits.total;
         let answer = tokio::select! {
             answer = timeout_at(deadline, self.follow(&url, None)) => answer.unwrap_or(Err(EgressError::Timeout(Wait::Total))),
@@ -166,16 +190,15 @@ impl Client {
         }
     }
 
-    /// Sends the request and follows redirects. Credentials go no further than the origin they are for, and not back to it either.
+    /// Sends the request and follows redirects. Credentials, a client certificate and an excuse for the server's own go no further
+    /// than the upstream's origin, and with a redirect that comes back not back to it either.
     async fn follow(&self, url: &Url, rest: Option<&Resume>) -> Result<(Answer, Response), EgressError> {
+        let origin = url.origin();
         let mut url = url.clone();
-        let mut credentials = self.policy.credentials.as_ref();
+        let mut at_home = true;
         for _ in 0..=MAX_REDIRECTS {
-            let headers = credentials.map(|c| c.of(&url)).unwrap_or_default();
-            if headers.is_empty() {
-                credentials = None;
-            }
-            let (answer, via) = self.send(&url, headers, rest).await?;
+            at_home &= url.origin() == origin;
+            let (answer, via) = self.send(&url, at_home, rest).await?;
             if !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 let response = head_of(&answer, via.map(ToString::to_string))?;
                 return Ok((answer, response));
@@ -190,20 +213,22 @@ impl Client {
             }
             drain(answer, self.policy.limits.idle).await;
             url = next;
+            // Whoever redirects does not say as whom.
+            let _ = (url.set_username(""), url.set_password(None));
         }
         Err(EgressError::Redirect(format!("more than {MAX_REDIRECTS} in a row")))
     }
 
     /// Sends one request, and says which proxy it was sent to in the absolute form. A kept connection that the server closed in
     /// this moment is no failure: the request is sent again, once.
-    async fn send(
-        &self,
-        url: &Url,
-        headers: &[(String, Secret)],
-        rest: Option<&Resume>,
-    ) -> Result<(Answer, Option<&Arc<Proxy>>), EgressError> {
+    async fn send(&self, url: &Url, at_home: bool, rest: Option<&Resume>) -> Result<(Answer, Option<&Arc<Proxy>>), EgressError> {
         let https = url.scheme() == "https";
-        let client = if https { &self.tls } else { &self.plain };
+        let (client, party) = match (https, at_home) {
+            (false, _) => (&self.plain, Party::Other),
+            (true, true) => (&self.tls, Party::Upstream { identified: self.policy.tls.identity.is_some() }),
+            (true, false) => (&self.elsewhere, Party::Other),
+        };
+        let headers = self.policy.credentials.as_ref().filter(|_| at_home).map(|c| c.of(url)).unwrap_or_default();
         let host = url.host_str().unwrap_or_default();
         let port = url.port_or_known_default().unwrap_or(80);
         let via = self.policy.proxy.choose(https, bare(host), port).filter(|proxy| !https && proxy.forwards_http());
@@ -235,7 +260,7 @@ impl Client {
             };
             let kept = matches!(dial.get(), Dialing::Not);
             if !(again && kept && is_stale(&error)) {
-                return Err(reason(error, &host_port(bare(host), port)));
+                return Err(reason(error, &host_port(bare(host), port), party));
             }
             again = false;
         }
@@ -276,12 +301,8 @@ fn is_stale(e: &SendRequestError) -> bool {
 fn make(connector: Connector) -> awc::Client {
     // The connector limits itself and can say what it was waiting for; awc's own limits only stand behind it.
     let behind = connector.limit + Duration::from_secs(5);
-    let connector = awc::Connector::new()
-        .connector(connector)
-        .limit(0)
-        .timeout(behind)
-        .conn_keep_alive(KEEP_ALIVE)
-        .conn_lifetime(Duration::from_secs(600));
+    let connector =
+        awc::Connector::new().connector(connector).limit(0).timeout(behind).conn_keep_alive(KEEP_ALIVE).conn_lifetime(LIFETIME);
     awc::Client::builder()
         .connector(connector)
         .disable_timeout()
@@ -305,13 +326,16 @@ fn wire(url: &Url, absolute: bool) -> Result<Uri, EgressError> {
 /// Refuses an answer that a proxy gave in the server's stead: it must not be taken for the server's word.
 fn from_proxy(proxy: &Proxy, answer: &Answer, host: &str, port: u16) -> Result<(), EgressError> {
     let status = answer.status();
-    // RFC 9209 has the first; squid says it by the second.
-    let says_so = answer.headers().get_all("proxy-status").any(|v| v.to_str().is_ok_and(|v| v.contains("error=")))
-        || answer.headers().contains_key("x-squid-error");
+    let headers = answer.headers();
+    // RFC 9209 has the first; squid says it by the second, and tinyproxy by the third, which it otherwise leaves as it is.
+    let says_so = headers.get_all("proxy-status").any(|v| v.to_str().is_ok_and(|v| v.contains("error=")))
+        || headers.contains_key("x-squid-error")
+        || text(headers, SERVER).is_some_and(|server| server.starts_with("tinyproxy/"));
     if status != StatusCode::PROXY_AUTHENTICATION_REQUIRED && !(says_so && (status.is_client_error() || status.is_server_error())) {
         return Ok(());
     }
-    let why = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or_default());
+    let offers = headers.get_all(PROXY_AUTHENTICATE).filter_map(|v| v.to_str().ok());
+    let why = refusal(status.as_u16(), offers, proxy.login.is_some());
     let may_pass = matches!(status.as_u16(), 500 | 502..=504);
     Err(EgressError::Proxy { proxy: proxy.to_string(), to: host_port(bare(host), port), why, may_pass })
 }
@@ -325,15 +349,15 @@ fn head_of(answer: &Answer, via: Option<String>) -> Result<Response, EgressError
     let headers = answer.headers();
     let length = match text(headers, CONTENT_LENGTH) {
         None => None,
-        Some(n) => Some(n.trim().parse().map_err(|_| EgressError::Broken("its Content-Length is no number".into()))?),
+        Some(n) => Some(n.trim().parse().map_err(|_| EgressError::Unusable("its Content-Length is no number".into()))?),
     };
     let status = answer.status();
     if status == StatusCode::OK && length.is_none() && !headers.contains_key(TRANSFER_ENCODING) {
-        return Err(EgressError::Broken("its body has neither a length nor chunks, so its end cannot be told".into()));
+        return Err(EgressError::Unusable("its body has neither a length nor chunks, so its end cannot be told".into()));
     }
     let encoded = text(headers, awc::http::header::CONTENT_ENCODING).filter(|e| !e.eq_ignore_ascii_case("identity"));
     if let (StatusCode::OK | StatusCode::PARTIAL_CONTENT, Some(encoding)) = (status, encoded) {
-        return Err(EgressError::Broken(format!("it sent the encoding {encoding:?}, which was not asked for")));
+        return Err(EgressError::Unusable(format!("it sent the encoding {encoding:?}, which was not asked for")));
     }
     Ok(Response {
         status: status.as_u16(),
@@ -357,7 +381,11 @@ async fn pump(
     let cut = |received| Err(Ended::Failed(EgressError::CutOff { received, expected }));
     loop {
         let idle = Instant::now() + limits.idle;
-        let Ok(piece) = timeout_at(idle.min(deadline), answer.next()).await else {
+        let piece = tokio::select! {
+            piece = timeout_at(idle.min(deadline), answer.next()) => piece,
+            () = pieces.closed() => return Err(Ended::Unwanted),
+        };
+        let Ok(piece) = piece else {
             return Err(Ended::Failed(EgressError::Timeout(if idle < deadline { Wait::Idle } else { Wait::Total })));
         };
         match piece {
@@ -400,9 +428,9 @@ async fn drain(mut answer: Answer, limit: Duration) {
 }
 
 /// What an awc error means here. The connector's own errors come back as they were made.
-fn reason(e: SendRequestError, host: &str) -> EgressError {
+fn reason(e: SendRequestError, host: &str, party: Party) -> EgressError {
     // With TLS 1.3 a server refuses a client's certificate only after the handshake.
-    let tls = |io: &std::io::Error| super::tls::why(io).map(|why| EgressError::Tls { host: host.to_owned(), why });
+    let tls = |io: &std::io::Error| super::tls::why(io, party).map(|why| EgressError::Tls { host: host.to_owned(), why });
     match e {
         SendRequestError::Connect(ConnectError::Io(io)) => {
             let text = io.to_string();

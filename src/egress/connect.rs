@@ -18,14 +18,17 @@ use actix_rt::net::{ActixStream, Ready, TcpStream};
 use actix_service::Service;
 use actix_tls::connect::{ConnectError, ConnectInfo, Connection};
 use awc::http::Uri;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_socks::TargetAddr;
 
 use super::proxy::{Proxy, ProxyRule, ProxyScheme, bare, host_port};
+use super::tls::Party;
 use super::tunnel::{self, TunnelError};
 use super::{EgressError, Wait};
 
@@ -147,11 +150,18 @@ fn note(dialing: Dialing) {
 pub(super) struct Connector {
     pub(super) limit: Duration,
     /// With TLS to the server, where there are settings for it.
-    pub(super) tls: Option<Arc<rustls::ClientConfig>>,
+    pub(super) tls: Option<ClientTls>,
     /// Which proxy leads to a server.
     pub(super) proxy: Rc<ProxyRule>,
     /// TLS to a proxy.
-    pub(super) proxy_tls: Arc<rustls::ClientConfig>,
+    pub(super) proxy_tls: ClientTls,
+}
+
+/// The client's side of TLS, and towards whom.
+#[derive(Clone)]
+pub(super) struct ClientTls {
+    pub(super) config: Arc<rustls::ClientConfig>,
+    pub(super) party: Party,
 }
 
 /// What is being waited for, for the error that says so.
@@ -231,7 +241,15 @@ impl Connector {
                 // A proxy in another network may reach one kind of address only, and says so; the next one is tried then.
                 let mut io = Some(io);
                 let mut last = None;
-                for address in look_up(host, port).await? {
+                let found = look_up(host, port).await.map_err(|e| match e {
+                    EgressError::Resolve { host, why } => {
+                        let why =
+                            format!("{why} (with socks5:// names are looked up here; socks5h:// leaves that to the proxy {proxy})");
+                        EgressError::Resolve { host, why }
+                    }
+                    e => e,
+                });
+                for address in found? {
                     let io = match io.take() {
                         Some(io) => io,
                         None => self.reach(proxy, doing).await?,
@@ -259,27 +277,55 @@ impl Connector {
     }
 }
 
-async fn handshake(tls: &Arc<rustls::ClientConfig>, io: Io, host: &str, port: u16) -> Result<Io, EgressError> {
+async fn handshake(tls: &ClientTls, io: Io, host: &str, port: u16) -> Result<Io, EgressError> {
     let failed = |why: String| EgressError::Tls { host: host_port(host, port), why };
     let server = ServerName::try_from(host.to_owned()).map_err(|e| failed(e.to_string()))?;
-    let stream = TlsConnector::from(Arc::clone(tls)).connect(server, io).await;
-    let stream = stream.map_err(|e| failed(super::tls::why(&e).unwrap_or_else(|| format!("it broke off ({e})"))))?;
-    Ok(Io::Tls(Box::new(stream)))
+    match TlsConnector::from(Arc::clone(&tls.config)).connect(server, io).into_fallible().await {
+        Ok(stream) => Ok(Io::Tls(Box::new(stream))),
+        Err((e, mut io)) => {
+            if let Some(why) = super::tls::why(&e, tls.party) {
+                return Err(failed(why));
+            }
+            // A server that refuses a client may close before it has read all that the client writes; its alert lies unread then.
+            let mut record = [0; 7];
+            let unread = e.kind() != io::ErrorKind::UnexpectedEof && io.read_exact(&mut record).await.is_ok();
+            let alert = if unread { super::tls::why_alert(record, tls.party) } else { None };
+            let broke = || EgressError::Broken(format!("the TLS handshake with {} broke off ({e})", host_port(host, port)));
+            Err(alert.map_or_else(broke, failed))
+        }
+    }
 }
 
-/// Looks the name up and tries its addresses in turn; the caller limits the time.
+/// How long one address is tried alone (RFC 8305 §5).
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// Looks the name up and tries its addresses, each further one when the one before has failed or is late, so that an address that
+/// leads nowhere does not use up all of the time. The caller limits that.
 async fn dial(host: &str, port: u16, doing: &Doing) -> Result<TcpStream, EgressError> {
     doing.replace(format!("looking up {host}"));
+    let mut addresses = look_up(host, port).await?.into_iter();
+    doing.replace(format!("connecting to {}", host_port(host, port)));
+    let mut tries = FuturesUnordered::new();
     let mut last = None;
-    for address in look_up(host, port).await? {
-        doing.replace(format!("connecting to {}", host_port(host, port)));
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
+    loop {
+        match addresses.next() {
+            Some(address) => tries.push(TcpStream::connect(address)),
+            None if tries.is_empty() => break,
+            None => {}
+        }
+        let tried = if addresses.len() == 0 {
+            tries.next().await
+        } else {
+            tokio::time::timeout(HEAD_START, tries.next()).await.unwrap_or_default()
+        };
+        match tried {
+            Some(Ok(stream)) => {
                 // Requests are small and answered at once; waiting to fill a packet only adds time.
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
             }
-            Err(e) => last = Some(e),
+            Some(Err(e)) => last = Some(e),
+            None => {}
         }
     }
     let refused = |e: io::Error| EgressError::Connect { host: host_port(host, port), why: e.to_string() };

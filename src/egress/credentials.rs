@@ -32,16 +32,22 @@ pub fn basic(user: &str, password: &str) -> Secret {
 
 /// The login and password that a netrc file has for a server, by the go command's rules: `machine`, `login` and `password` alone
 /// count, `default` does not, macros are passed over, and the first of several entries wins. As there, an entry's machine is a
-/// name with the port where the URL has one, or with the beginning of a path.
+/// name with the port where the URL has one, or with the beginning of a path, with `https://` before it or without.
 pub fn netrc(text: &str, url: &Url) -> Option<(String, Secret)> {
     let mut prefix = url.as_str().split_once("://")?.1.trim_end_matches('/');
     let entries = netrc_entries(text);
     loop {
-        if let Some((_, login, password)) = entries.iter().find(|(machine, ..)| machine.trim_end_matches('/') == prefix) {
+        if let Some((_, login, password)) = entries.iter().find(|(machine, ..)| place(machine) == prefix) {
             return Some((login.clone(), Secret::new(password.as_str())));
         }
         prefix = prefix.rsplit_once('/')?.0;
     }
+}
+
+/// What an entry's machine is compared by.
+fn place(machine: &str) -> &str {
+    let place = machine.strip_prefix("https://").unwrap_or(machine);
+    place.strip_suffix('/').unwrap_or(place)
 }
 
 fn netrc_entries(text: &str) -> Vec<(String, String, String)> {

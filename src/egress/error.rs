@@ -80,6 +80,9 @@ pub enum EgressError {
     /// The connection broke, or what came is not HTTP.
     #[error("{0}")]
     Broken(String),
+    /// An answer came that cannot be used.
+    #[error("{0}")]
+    Unusable(String),
     /// The body ended before it was whole.
     #[error("the body was cut off after {received} bytes{}", of_expected(*.expected))]
     CutOff {
@@ -135,7 +138,7 @@ impl EgressError {
             Self::Resolve { .. } | Self::Connect { .. } | Self::Broken(_) | Self::CutOff { .. } => true,
             Self::Proxy { may_pass, .. } => *may_pass,
             Self::NoProxy { why, .. } => why.may_pass(),
-            Self::Tls { .. } | Self::Timeout(_) | Self::NotResumed { .. } | Self::TooLarge { .. } => false,
+            Self::Tls { .. } | Self::Timeout(_) | Self::Unusable(_) | Self::NotResumed { .. } | Self::TooLarge { .. } => false,
             Self::Redirect(_) | Self::NoTurn { .. } | Self::Stopped => false,
         }
     }

@@ -43,7 +43,7 @@ pub use throttle::ThrottleSettings;
 pub use tls::{TlsError, TlsSettings};
 
 use retry::Retry;
-use throttle::Throttle;
+use throttle::{Place, Throttle};
 
 /// The most redirects that are followed for one request, as Go's own client has it.
 pub const MAX_REDIRECTS: usize = 10;
@@ -94,6 +94,8 @@ pub(crate) struct Job {
     url: Url,
     /// Whether a body that breaks off is to be continued.
     resume: bool,
+    /// Held until all of the answer has come, or nobody wants it any more.
+    place: Place,
     head: oneshot::Sender<Result<Response, EgressError>>,
 }
 
@@ -104,6 +106,7 @@ pub(crate) enum Order {
 }
 
 /// What a client is made of.
+#[derive(Clone)]
 pub(crate) struct Way {
     policy: Policy,
     upstream: Arc<str>,
@@ -200,10 +203,9 @@ impl EgressHandle {
         let place = throttle.enter().await?;
         retry.count();
         let (head, answer) = oneshot::channel();
-        self.jobs.send(Job { url, resume, head }).await.map_err(|_| EgressError::Stopped)?;
-        let mut response = answer.await.map_err(|_| EgressError::Stopped)??;
+        self.jobs.send(Job { url, resume, place, head }).await.map_err(|_| EgressError::Stopped)?;
+        let response = answer.await.map_err(|_| EgressError::Stopped)??;
         throttle.note(response.status, response.retry_after);
-        response.body.hold(place);
         Ok(response)
     }
 

@@ -79,7 +79,21 @@ impl Proxy {
                 Some(Login { user: decoded(user).map_err(not_text)?, password: Secret::new(password) })
             }
         };
-        Ok(Self { scheme, host, port: url.port().unwrap_or(default_port), login })
+        let proxy = Self { scheme, host, port: url.port().unwrap_or(default_port), login: None };
+        login.map_or_else(|| Ok(proxy.clone()), |login| proxy.clone().logging_in(login))
+    }
+
+    /// The same with a user and a password.
+    ///
+    /// # Errors
+    /// Those that the proxy's protocol cannot carry.
+    pub fn logging_in(self, login: Login) -> Result<Self, String> {
+        let carried = |text: &str| (1..=255).contains(&text.len());
+        let fits = carried(&login.user) && carried(login.password.expose());
+        if !(fits || self.forwards_http()) {
+            return Err("SOCKS carries users and passwords of 1 to 255 bytes".into());
+        }
+        Ok(Self { login: Some(login), ..self })
     }
 
     /// Whether plain http goes through it in the absolute form.
@@ -130,9 +144,10 @@ impl ProxyRule {
             let names = [name.to_owned(), name.to_ascii_lowercase()];
             names.into_iter().find_map(|n| variable(&n).filter(|v| !v.is_empty()).map(|v| (n, v)))
         };
-        let proxy = |name| match get(name).or_else(|| get("ALL_PROXY")) {
-            None => Ok(None),
+        let proxy = |name| match get(name) {
             Some((name, text)) => Proxy::parse(&text).map(|p| Some(Arc::new(p))).map_err(|why| (name, why)),
+            // Desktops put things there that other programs read (socks://…), and Go does not look at all.
+            None => Ok(get("ALL_PROXY").and_then(|(_, text)| Proxy::parse(&text).ok()).map(Arc::new)),
         };
         let listed = get("NO_PROXY").map(|(_, text)| text).unwrap_or_default();
         let exempt = NoProxy::parse(listed.split(',').chain(more.iter().map(String::as_str)));
@@ -183,7 +198,7 @@ impl NoProxy {
     }
 
     fn add(&mut self, entry: &str) {
-        if let Some(network) = entry.parse::<IpNet>().ok().filter(|_| entry.contains('/')) {
+        if let Some(network) = network(entry) {
             self.networks.push(network);
             return;
         }
@@ -216,6 +231,16 @@ impl NoProxy {
                 }
                 None => self.domains.iter().any(|d| name(d) && same_port(&d.port)),
             }
+    }
+}
+
+/// `address/length` as Go's `net.ParseCIDR` reads it; IPv4 addresses in the form of IPv6 ones are IPv4 addresses.
+pub fn network(text: &str) -> Option<IpNet> {
+    let (address, length) = text.split_once('/')?;
+    let length: u8 = length.parse().ok().filter(|_| length.bytes().all(|b| b.is_ascii_digit()))?;
+    match address.parse::<IpAddr>().ok()? {
+        IpAddr::V6(ip) if length >= 96 && ip.to_ipv4_mapped().is_some() => IpNet::new(ip.to_canonical(), length - 96).ok(),
+        ip => IpNet::new(ip, length).ok(),
     }
 }
 

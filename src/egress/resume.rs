@@ -44,6 +44,17 @@ impl Resume {
             StatusCode::OK => return Err("it has other bytes now, or sends whole bodies only".into()),
             other => return Err(format!("it answered {}", other.as_u16())),
         }
+        // A server that heeds If-Range says of which bytes this is a part (RFC 9110 §15.3.7); one that does not heed it must not be
+        // believed to send the rest of the same.
+        let text = |name: HeaderName| headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim);
+        let same = match text(ETAG) {
+            Some(tag) if self.validator.starts_with('"') => tag == self.validator,
+            None if self.validator.starts_with('"') => false,
+            _ => text(LAST_MODIFIED).is_none_or(|modified| modified == self.validator),
+        };
+        if !same {
+            return Err("it has other bytes now".into());
+        }
         let range = headers.get(CONTENT_RANGE).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let wanted = format!("bytes {}-{}/{}", self.from, self.length.saturating_sub(1), self.length);
         if range.trim() != wanted {
@@ -93,13 +104,21 @@ mod tests {
     #[test]
     fn the_rest_is_the_rest_and_nothing_else() {
         let resume = Resume { validator: "\"a\"".into(), length: 100, from: 40 };
-        let fits = |status, range, length| resume.fits(status, &headers(&[(CONTENT_RANGE, range)]), length);
+        let fits = |status, range, length| resume.fits(status, &headers(&[(CONTENT_RANGE, range), (ETAG, "\"a\"")]), length);
         assert_eq!(fits(StatusCode::PARTIAL_CONTENT, "bytes 40-99/100", Some(60)), Ok(()));
         assert_eq!(fits(StatusCode::PARTIAL_CONTENT, "bytes 40-99/100", None), Ok(()));
         assert!(fits(StatusCode::PARTIAL_CONTENT, "bytes 40-99/100", Some(59)).is_err());
         for other in ["bytes 39-99/100", "bytes 40-98/100", "bytes 40-99/101", "bytes 40-99/*", ""] {
             assert!(fits(StatusCode::PARTIAL_CONTENT, other, None).is_err(), "{other}");
         }
+        let part = (CONTENT_RANGE, "bytes 40-99/100");
+        let tagged = |lines: &[(HeaderName, &'static str)]| resume.fits(StatusCode::PARTIAL_CONTENT, &headers(lines), None);
+        assert!(tagged(&[part.clone(), (ETAG, "\"b\"")]).is_err() && tagged(std::slice::from_ref(&part)).is_err());
+        let day = "Sat, 21 Nov 2026 12:00:00 GMT";
+        let dated = Resume { validator: day.into(), ..resume.clone() };
+        let dated = |lines: &[(HeaderName, &'static str)]| dated.fits(StatusCode::PARTIAL_CONTENT, &headers(lines), None);
+        assert!(dated(std::slice::from_ref(&part)).is_ok() && dated(&[part.clone(), (LAST_MODIFIED, day)]).is_ok());
+        assert!(dated(&[part, (LAST_MODIFIED, "Sat, 21 Nov 2026 12:00:01 GMT")]).is_err());
         assert!(fits(StatusCode::OK, "bytes 40-99/100", None).is_err());
         assert!(fits(StatusCode::RANGE_NOT_SATISFIABLE, "bytes */100", None).is_err());
     }

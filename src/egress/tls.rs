@@ -178,15 +178,33 @@ macro_rules! verifier {
 verifier!(TakesAny, Ok(ServerCertVerified::assertion()));
 verifier!(TrustsNobody, Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)));
 
+/// Who is spoken with, for the words about certificates that modgate would have to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Party {
+    /// An upstream, to which a certificate is shown where there is one.
+    Upstream {
+        /// Whether there is.
+        identified: bool,
+    },
+    /// A proxy, or a server that an upstream redirected to.
+    Other,
+}
+
 /// What a failed handshake, or a TLS connection that broke, means for a person; `None` where it was not TLS that failed.
-pub(super) fn why(error: &io::Error) -> Option<String> {
+pub(super) fn why(error: &io::Error, party: Party) -> Option<String> {
     let error = error.get_ref()?.downcast_ref::<Error>()?;
     Some(match error {
         Error::InvalidCertificate(e) => certificate_fault(e),
-        Error::AlertReceived(alert) => alert_fault(*alert),
+        Error::AlertReceived(alert) => alert_fault(*alert, party),
         Error::InvalidMessage(InvalidMessage::InvalidContentType) => "it does not speak TLS on this port".into(),
         other => other.to_string(),
     })
+}
+
+/// The same for an alert as it lies on the wire, not encrypted, as it is until TLS 1.2 has agreed on keys (RFC 5246 §7.2).
+pub(super) fn why_alert(record: [u8; 7], party: Party) -> Option<String> {
+    let [21, 3, _, 0, 2, 2, alert] = record else { return None };
+    Some(alert_fault(AlertDescription::from(alert), party))
 }
 
 fn certificate_fault(e: &CertificateError) -> String {
@@ -203,7 +221,12 @@ fn certificate_fault(e: &CertificateError) -> String {
         }
         CertificateError::NotValidForName => "its certificate is for another host".into(),
         CertificateError::NotValidForNameContext { expected, presented } => {
-            let names: Vec<&str> = presented.iter().map(String::as_str).take(4).collect();
+            // They come as `DnsName("a.example")` and `IpAddress(10.0.0.1)`.
+            let inner = |name: &str| {
+                let inside = name.split_once('(').map_or(name, |(_, inside)| inside);
+                inside.trim_end_matches(')').trim_matches('"').to_owned()
+            };
+            let names: Vec<String> = presented.iter().take(4).map(|name| inner(name)).collect();
             let names = if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") };
             format!("its certificate is for another host: for {names}, not for {}", expected.to_str())
         }
@@ -211,16 +234,36 @@ fn certificate_fault(e: &CertificateError) -> String {
             "its certificate comes from an authority that is not trusted here (a company's own is named by tls.ca_file)".into()
         }
         CertificateError::Revoked => "its certificate has been revoked".into(),
+        // webpki has no other name for it. What `openssl req -x509` makes is such a one.
+        CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+            "its certificate is an authority's own (CA:TRUE), which cannot stand for a server; it needs one of its own".into()
+        }
         other => format!("its certificate cannot be accepted: {other}"),
     }
 }
 
-fn alert_fault(alert: AlertDescription) -> String {
+fn alert_fault(alert: AlertDescription, party: Party) -> String {
     use AlertDescription as Alert;
+    let wants = match party {
+        Party::Upstream { identified: true } => "it asks for another client certificate",
+        Party::Upstream { identified: false } => "it asks for a client certificate (tls.cert_file and tls.key_file)",
+        Party::Other => "it asks for a client certificate, and modgate shows one only to the upstream itself",
+    };
     match alert {
-        Alert::CertificateRequired => "it asks for a client certificate (tls.cert_file and tls.key_file)".into(),
-        Alert::BadCertificate | Alert::UnknownCA | Alert::CertificateExpired | Alert::CertificateRevoked | Alert::AccessDenied => {
-            format!("it refuses modgate's client certificate (TLS alert {alert:?})")
+        Alert::CertificateRequired => wants.to_owned(),
+        Alert::BadCertificate
+        | Alert::UnknownCA
+        | Alert::CertificateExpired
+        | Alert::CertificateRevoked
+        | Alert::CertificateUnknown
+        | Alert::UnsupportedCertificate
+        | Alert::AccessDenied => match party {
+            Party::Upstream { identified: true } => format!("it refuses modgate's client certificate (TLS alert {alert:?})"),
+            _ => format!("it ended the handshake with the TLS alert {alert:?}; maybe {wants}"),
+        },
+        // TLS 1.2 has no alert of its own for a certificate that is missing.
+        Alert::HandshakeFailure if party == (Party::Upstream { identified: false }) => {
+            format!("it ended the handshake with the TLS alert HandshakeFailure; maybe {wants}")
         }
         Alert::UnrecognisedName => "it knows no server of this name (TLS alert UnrecognisedName)".into(),
         Alert::ProtocolVersion => "it speaks no version of TLS that is allowed here (TLS alert ProtocolVersion)".into(),

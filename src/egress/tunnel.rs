@@ -15,7 +15,7 @@ const MAX_HEAD: usize = 16 << 10;
 /// Why a proxy does not lead to the server.
 #[derive(Debug)]
 pub(super) enum TunnelError {
-    /// It answered CONNECT with another status than 2xx. With the ways to log in that it offers, for 407.
+    /// It answered CONNECT with another status than 2xx; in words.
     Refused(u16, String),
     /// It broke off, or said something that is no answer.
     Broken(String),
@@ -26,12 +26,7 @@ pub(super) enum TunnelError {
 impl fmt::Display for TunnelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(407, offers) if offers.is_empty() => f.write_str("407 Proxy Authentication Required"),
-            Self::Refused(407, offers) => write!(f, "407 Proxy Authentication Required (it offers {offers}; modgate knows Basic)"),
-            Self::Refused(status, _) => {
-                let reason = awc::http::StatusCode::from_u16(*status).ok().and_then(|s| s.canonical_reason());
-                write!(f, "{status} {}", reason.unwrap_or_default())
-            }
+            Self::Refused(_, why) => f.write_str(why),
             Self::Broken(why) => f.write_str(why),
             Self::Socks(SocksError::Io(e)) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
                 f.write_str("it closed the connection")
@@ -72,14 +67,14 @@ pub(super) async fn connect(
             return Err(TunnelError::Broken("it closed the connection without an answer to CONNECT".into()));
         }
         answer.extend_from_slice(&piece[..count]);
-        if let Some(verdict) = verdict(&answer) {
+        if let Some(verdict) = verdict(&answer, proxy.login.is_some()) {
             return verdict;
         }
     }
 }
 
 /// What a proxy's answer comes to; `None` until its head is whole.
-fn verdict(answer: &[u8]) -> Option<Result<(), TunnelError>> {
+fn verdict(answer: &[u8], logged_in: bool) -> Option<Result<(), TunnelError>> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
     match response.parse(answer) {
@@ -88,21 +83,32 @@ fn verdict(answer: &[u8]) -> Option<Result<(), TunnelError>> {
             // The server cannot have spoken yet: TLS begins with the client.
             200..=299 if end == answer.len() => Ok(()),
             200..=299 => Err(TunnelError::Broken("it sent more than an answer to CONNECT".into())),
-            status => Err(TunnelError::Refused(status, offers(response.headers))),
+            status => {
+                let headers = response.headers.iter().filter(|h| h.name.eq_ignore_ascii_case("proxy-authenticate"));
+                let offers = headers.filter_map(|h| std::str::from_utf8(h.value).ok());
+                Err(TunnelError::Refused(status, refusal(status, offers, logged_in)))
+            }
         }),
         Ok(httparse::Status::Partial) => Err(TunnelError::Broken("its answer to CONNECT does not end".into())).into(),
         Err(e) => Some(Err(TunnelError::Broken(format!("its answer to CONNECT is not HTTP ({e})")))),
     }
 }
 
-/// The names of the schemes in `Proxy-Authenticate`, without what else stands there.
-fn offers(headers: &[httparse::Header<'_>]) -> String {
-    let scheme = |h: &httparse::Header<'_>| {
-        let value = std::str::from_utf8(h.value).ok()?;
-        let name: String = value.trim().chars().take_while(char::is_ascii_alphanumeric).take(20).collect();
-        (h.name.eq_ignore_ascii_case("proxy-authenticate") && !name.is_empty()).then_some(name)
-    };
-    headers.iter().filter_map(scheme).collect::<Vec<_>>().join(", ")
+/// A proxy's status in words. For 407, what it wants: its `Proxy-Authenticate` headers say which ways to log in it offers.
+pub(super) fn refusal<'t>(status: u16, offers: impl Iterator<Item = &'t str>, logged_in: bool) -> String {
+    let reason = awc::http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or_default();
+    let said = format!("{status} {reason}").trim_end().to_owned();
+    if status != 407 {
+        return said;
+    }
+    // Nothing but the schemes' names: what stands behind them is not for a log.
+    let scheme = |offer: &str| offer.trim().chars().take_while(char::is_ascii_alphanumeric).take(20).collect::<String>();
+    let offers: Vec<String> = offers.map(scheme).filter(|name| !name.is_empty()).collect();
+    if !offers.is_empty() && !offers.iter().any(|name| name.eq_ignore_ascii_case("basic")) {
+        return format!("{said} (it offers {}; modgate knows Basic)", offers.join(", "));
+    }
+    let hint = if logged_in { "it does not accept the user and password" } else { "it wants a user and password: proxy_auth" };
+    format!("{said} ({hint})")
 }
 
 /// Asks a SOCKS proxy to lead on to a server. Afterwards the stream is the server's.
@@ -125,13 +131,15 @@ mod tests {
 
     #[test]
     fn answers_to_connect() {
-        let said = |text: &str| verdict(text.as_bytes()).map(|v| v.map_err(|e| e.to_string()));
+        let said = |text: &str| verdict(text.as_bytes(), true).map(|v| v.map_err(|e| e.to_string()));
         assert_eq!(said("HTTP/1.1 200 Connection established\r\n"), None);
         assert_eq!(said("HTTP/1.0 200 OK\r\nVia: x\r\n\r\n"), Some(Ok(())));
         assert_eq!(said("HTTP/1.1 403 Go away\r\n\r\n<html>"), Some(Err("403 Forbidden".into())));
         let text = "HTTP/1.1 407 X\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM TlRM\r\n\r\n";
         let wanted = "407 Proxy Authentication Required (it offers Negotiate, NTLM; modgate knows Basic)";
         assert_eq!(said(text), Some(Err(wanted.into())));
+        let wanted = "407 Proxy Authentication Required (it does not accept the user and password)";
+        assert_eq!(said("HTTP/1.1 407 X\r\nProxy-Authenticate: Basic realm=x\r\n\r\n"), Some(Err(wanted.into())));
         assert!(said("SSH-2.0-OpenSSH\r\n").is_some_and(|v| v.is_err()));
         assert!(said("HTTP/1.1 200 OK\r\n\r\nmore").is_some_and(|v| v.is_err()));
         assert!(said(&format!("HTTP/1.1 200 OK\r\nX: {}", "y".repeat(MAX_HEAD))).is_some_and(|v| v.is_err()));
@@ -140,7 +148,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_answer_breaks_it(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let _ = verdict(&bytes);
+            let _ = verdict(&bytes, false);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! the info is known, the times; otherwise it counts as corrupt.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -114,7 +114,9 @@ impl Gateway {
             steps.insert(0, pinned);
         }
         let mut attempts = Vec::new();
-        let mut turns = Turns::new(&steps, fetch.plan.route.hedge_after, |step| self.ask_member(step.upstream, &fetch));
+        let last = steps.last().map(|s| s.upstream);
+        let patience = |step: &Step| self.patience(&fetch.plan, step);
+        let mut turns = Turns::new(&steps, patience, |step| self.ask_member(step, last, &fetch));
         while let Some(Turn { step, started, result }) = turns.next().await {
             let verdict = match result {
                 Ok(part) => {
@@ -131,8 +133,8 @@ impl Gateway {
                 let upstream = &self.members[step.upstream].name;
                 tracing::error!(%upstream, ask = %fetch.ask, error = %e, "an upstream sent a corrupt answer");
             }
-            if failure.is_none_or(|f| !goes_on(&fetch.plan, &step, f)) {
-                turns.stop();
+            if failure.is_none_or(|f| !fetch.plan.route.goes_on(&step, f.class())) {
+                turns.stop(&step);
             }
             attempts.push(self.attempt(step.upstream, verdict, started));
         }
@@ -145,11 +147,12 @@ impl Gateway {
     }
 
     /// Gives up the questions that another upstream's answer overtook. Those that were late say so to their upstream.
-    pub(super) fn overtake<'a, T, F, A>(&self, turns: &mut Turns<'a, T, A>, plan: &Plan, attempts: &mut Vec<Attempt>)
+    pub(super) fn overtake<'a, T, F, A, P>(&self, turns: &mut Turns<'a, T, A, P>, plan: &Plan, attempts: &mut Vec<Attempt>)
     where
         T: Send + 'a,
         F: Future<Output = T> + Send + 'a,
         A: Fn(Step) -> F,
+        P: Fn(&Step) -> Option<Duration>,
     {
         turns.overtake(|step, started| {
             let waited = started.elapsed();
@@ -161,11 +164,29 @@ impl Gateway {
         });
     }
 
+    /// How long a step is waited for before the next is asked too: as long as the route says; one that hung a moment ago not at
+    /// all. Never where the chain would not go on after an outage: being late is no more than that.
+    pub(super) fn patience(&self, plan: &Plan, step: &Step) -> Option<Duration> {
+        if !plan.route.goes_on(step, FailureClass::Outage) {
+            return None;
+        }
+        let suspect = self.members[step.upstream].upstream.suspect();
+        if suspect { Some(Duration::ZERO) } else { plan.route.hedge_after }
+    }
+
+    /// The call for a step, which says whether another is asked where this one fails.
+    pub(super) fn call_for(plan: &Plan, step: &Step, last: Option<usize>, call: &Call) -> Call {
+        let others = last != Some(step.upstream) && plan.route.goes_on(step, FailureClass::Outage);
+        Call { others, ..call.clone() }
+    }
+
     /// Asks one member for a part, unless it is remembered that it does not have it.
-    async fn ask_member(&self, member: usize, fetch: &Fetch) -> Result<Part, Verdict> {
-        match self.remembered_absence(member, &fetch.ask) {
-            Some((e, _)) => Err(Verdict::Remembered(e)),
-            None => self.part(member, fetch).await.map_err(Verdict::Failed),
+    async fn ask_member(&self, step: Step, last: Option<usize>, fetch: &Fetch) -> Result<Part, Verdict> {
+        if let Some((e, _)) = self.remembered_absence(step.upstream, &fetch.ask) {
+            Err(Verdict::Remembered(e))
+        } else {
+            let call = Self::call_for(&fetch.plan, &step, last, &fetch.call);
+            self.part(step.upstream, fetch, &call).await.map_err(Verdict::Failed)
         }
     }
 
@@ -218,8 +239,8 @@ impl Gateway {
     }
 
     /// Asks one member for a part.
-    async fn part(&self, member: usize, fetch: &Fetch) -> Result<Part, UpstreamError> {
-        let (upstream, call, siblings) = (&self.members[member].upstream, &fetch.call, &fetch.siblings);
+    async fn part(&self, member: usize, fetch: &Fetch, call: &Call) -> Result<Part, UpstreamError> {
+        let (upstream, siblings) = (&self.members[member].upstream, &fetch.siblings);
         let result = match &fetch.ask {
             Ask::Zip(version) => upstream.zip(version, call).await.map(Part::Zip),
             Ask::GoMod(version) => upstream.go_mod(version, call).await.map(Part::Small),
@@ -318,12 +339,6 @@ impl Gateway {
             stored(tokio::task::spawn_blocking(move || folder.keep(&ask, &bytes)).await);
         }
     }
-}
-
-/// Whether a chain goes on after this failure: by the route's rule, and past an upstream that hangs wherever the route does not
-/// wait for late ones anyway.
-pub(super) fn goes_on(plan: &Plan, step: &Step, failure: &Failure) -> bool {
-    plan.route.goes_on(step, failure.class()) || (plan.route.hedge_after.is_some() && failure.is_timeout())
 }
 
 pub(super) fn stored(result: Result<Result<(), StoreError>, tokio::task::JoinError>) {

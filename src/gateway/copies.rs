@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::answer::Lifetime;
-use super::chain::{goes_on, stored};
+use super::chain::stored;
 use super::flight::{Flight, Pilot};
 use super::freshness::{Age, Freshness, judge};
 use super::trail::{Attempt, CacheStatus, Trail, Verdict};
@@ -40,6 +40,13 @@ pub(super) struct Gathered {
     /// Upstreams that failed and have no copy. One that says it does not have it is not missing.
     pub(super) missing: Vec<Arc<str>>,
     pub(super) lifetime: Lifetime,
+}
+
+impl Gathered {
+    /// A single copy.
+    pub(super) fn of_one((bytes, lifetime): (Bytes, Lifetime)) -> Self {
+        Self { copies: vec![bytes], missing: Vec::new(), lifetime }
+    }
 }
 
 impl Gateway {
@@ -84,11 +91,12 @@ impl Gateway {
         let mut first = true;
         let mut cached_only_miss = false;
         trail.cache = CacheStatus::Hit;
+        let last = plan.route.steps.last().map(|s| s.upstream);
         let ask_member = |step: Step| async move {
             let on_disk = self.read_copies(&[step.upstream], ask).await.pop().flatten();
-            self.copy(step.upstream, ask, on_disk, call).await
+            self.copy(step.upstream, ask, on_disk, &Self::call_for(plan, &step, last, call)).await
         };
-        let mut turns = Turns::new(&plan.route.steps, plan.route.hedge_after, ask_member);
+        let mut turns = Turns::new(&plan.route.steps, |step: &Step| self.patience(plan, step), ask_member);
         while let Some(Turn { step, result, .. }) = turns.next().await {
             let copy = result?;
             trail.cache = worse(trail.cache, &copy.attempt.verdict);
@@ -113,8 +121,8 @@ impl Gateway {
                     trail.attempts.push(copy.attempt);
                     all_absent &= e.failure.class() == FailureClass::Absent && !call.cached_only;
                     first = false;
-                    if !goes_on(plan, &step, &e.failure) {
-                        turns.stop();
+                    if !plan.route.goes_on(&step, e.failure.class()) {
+                        turns.stop(&step);
                     }
                 }
             }

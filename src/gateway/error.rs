@@ -90,7 +90,7 @@ mod tests {
         let timeout = || Failure::Outage(Outage::Network(EgressError::Timeout(Wait::FirstByte)));
         let table = [
             (vec![absent(), absent()], ChainVerdict::Absent),
-            (vec![absent(), Failure::Outage(Outage::Status(500, None))], ChainVerdict::Failed),
+            (vec![absent(), Failure::Outage(Outage::Status(500))], ChainVerdict::Failed),
             (vec![timeout(), absent()], ChainVerdict::TimedOut),
             (vec![timeout(), Failure::Denied(403)], ChainVerdict::Failed),
             (vec![Failure::Denied(403), timeout()], ChainVerdict::Failed),

@@ -39,7 +39,7 @@ use crate::store::memory::Weigh;
 use crate::store::{DiskStore, Folder, Memory};
 use crate::upstream::{Upstream, UpstreamError};
 use chain::Landed;
-use copies::Copied;
+use copies::{Copied, Gathered};
 use flight::{Flight, FlightError, Flights};
 
 /// How the gateway keeps what it fetched.
@@ -224,7 +224,12 @@ impl Gateway {
         if let Err(e @ (GatewayError::Partial(_) | GatewayError::Overloaded | GatewayError::Internal)) = &merged {
             return Err(e.clone());
         }
-        let gathered = self.gather(plan, &Ask::Latest(module.clone()), call, trail).await?;
+        let ask = Ask::Latest(module.clone());
+        let gathered = match plan.route.list {
+            ListMode::Merge => self.gather(plan, &ask, call, trail).await?,
+            // Whom the fallback rule does not let have their turn, nobody asks.
+            ListMode::First => Gathered::of_one(self.first_copy(plan, &ask, call, trail).await?),
+        };
         let offered: Vec<Info> = gathered.copies.iter().filter_map(|json| Info::parse(json.clone()).ok()).collect();
         let pseudo = merged.as_ref().map_or(&[][..], |m| &m.list.pseudo);
         let Some(version) = list::latest_untagged(pseudo, &offered).cloned() else {

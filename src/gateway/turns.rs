@@ -1,5 +1,5 @@
-//! The upstreams of a chain, asked in turn: the next when one has failed, or when one has not begun to answer within the route's
-//! `hedge_after`.
+//! The upstreams of a chain, asked in turn: the next when one has failed, or when one has not begun to answer within the time that
+//! it is waited for alone.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::route::Step;
@@ -19,29 +20,41 @@ pub(super) struct Turn<T> {
     pub(super) result: T,
 }
 
-type Asking<'a, T> = Pin<Box<dyn Future<Output = Turn<T>> + Send + 'a>>;
+type Asking<'a, T> = Pin<Box<dyn Future<Output = Option<Turn<T>>> + Send + 'a>>;
+
+/// A step that is being asked.
+struct Asked {
+    step: Step,
+    started: std::time::Instant,
+    /// Dropped, it ends the question.
+    _alive: oneshot::Sender<()>,
+}
 
 /// A chain on its way. Dropped, it drops the questions that are under way.
-pub(super) struct Turns<'a, T, A> {
+pub(super) struct Turns<'a, T, A, P> {
     ask: A,
-    hedge_after: Option<Duration>,
+    /// How long a step is waited for alone; `None` for as long as it takes.
+    patience: P,
     waiting: VecDeque<Step>,
-    /// The steps that are being asked, and since when.
-    asked: Vec<(Step, std::time::Instant)>,
+    /// The upstreams of all steps, in order.
+    order: Vec<usize>,
+    /// The steps that are being asked, in the order of the chain.
+    asked: Vec<Asked>,
     asking: FuturesUnordered<Asking<'a, T>>,
     /// When the next may begin although nobody has failed.
     due: Option<Instant>,
 }
 
-impl<'a, T, F, A> Turns<'a, T, A>
+impl<'a, T, F, A, P> Turns<'a, T, A, P>
 where
     T: Send + 'a,
     F: Future<Output = T> + Send + 'a,
     A: Fn(Step) -> F,
+    P: Fn(&Step) -> Option<Duration>,
 {
-    pub(super) fn new(steps: &[Step], hedge_after: Option<Duration>, ask: A) -> Self {
-        let waiting = steps.iter().copied().collect();
-        Self { ask, hedge_after, waiting, asked: Vec::new(), asking: FuturesUnordered::new(), due: None }
+    pub(super) fn new(steps: &[Step], patience: P, ask: A) -> Self {
+        let (waiting, order) = (steps.iter().copied().collect(), steps.iter().map(|s| s.upstream).collect());
+        Self { ask, patience, waiting, order, asked: Vec::new(), asking: FuturesUnordered::new(), due: None }
     }
 
     /// The next that comes back, whichever it is; `None` when all did that are to be asked.
@@ -60,11 +73,13 @@ where
             tokio::select! {
                 biased;
                 Some(turn) = self.asking.next() => {
+                    // One that was dropped brings nothing.
+                    let Some(turn) = turn else { continue };
                     // Where the one that began last has failed, the next need not be waited for.
-                    if self.asked.last().is_some_and(|(step, _)| step.upstream == turn.step.upstream) {
+                    if self.asked.last().is_some_and(|a| a.step.upstream == turn.step.upstream) {
                         self.due = self.due.map(|_| Instant::now());
                     }
-                    self.asked.retain(|(step, _)| step.upstream != turn.step.upstream);
+                    self.asked.retain(|a| a.step.upstream != turn.step.upstream);
                     return Some(turn);
                 }
                 () = overdue => {
@@ -77,24 +92,35 @@ where
     fn begin(&mut self) -> bool {
         let Some(step) = self.waiting.pop_front() else { return false };
         let started = std::time::Instant::now();
+        let patience = (self.patience)(&step);
         let asking = (self.ask)(step);
-        self.asking.push(Box::pin(async move { Turn { step, started, result: asking.await } }));
-        self.asked.push((step, started));
-        self.due = self.hedge_after.map(|after| Instant::now() + after);
+        let (alive, mut dropped) = oneshot::channel::<()>();
+        self.asking.push(Box::pin(async move {
+            tokio::select! {
+                result = asking => Some(Turn { step, started, result }),
+                _ = &mut dropped => None,
+            }
+        }));
+        self.asked.push(Asked { step, started, _alive: alive });
+        self.due = patience.map(|patience| Instant::now() + patience);
         true
     }
 
-    /// Nobody further is asked; who is being asked already may still answer.
-    pub(super) fn stop(&mut self) {
+    /// Nobody after this step is asked any more, and those who are being asked already are dropped. Those before it, which it
+    /// overtook, may still answer.
+    pub(super) fn stop(&mut self, after: &Step) {
         self.waiting.clear();
+        let place = |step: &Step| self.order.iter().position(|upstream| *upstream == step.upstream);
+        let at = place(after);
+        self.asked.retain(|a| place(&a.step) < at);
     }
 
     /// Drops the questions that are under way, because another answer came first. They can be asked again by [`Turns::next`].
     /// `told` hears of each before it is dropped.
     pub(super) fn overtake(&mut self, mut told: impl FnMut(Step, std::time::Instant)) {
-        for (step, started) in self.asked.drain(..).rev() {
-            told(step, started);
-            self.waiting.push_front(step);
+        for asked in self.asked.drain(..).rev() {
+            told(asked.step, asked.started);
+            self.waiting.push_front(asked.step);
         }
         self.asking.clear();
     }
@@ -115,7 +141,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(wait)).await;
             good
         };
-        let mut turns = Turns::new(&steps(plan.len()), hedge_after.map(Duration::from_millis), ask);
+        let mut turns = Turns::new(&steps(plan.len()), |_: &Step| hedge_after.map(Duration::from_millis), ask);
         let (mut came, mut dropped) = (Vec::new(), Vec::new());
         while let Some(turn) = turns.next().await {
             came.push(turn.step.upstream);
@@ -126,6 +152,21 @@ mod tests {
         }
         dropped.sort_unstable();
         (came, dropped)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_that_ends_the_chain_drops_what_came_after_it() {
+        // The first is late and then fails in a way that ends the chain, while the second is being asked.
+        let waits = [60, 100, 1];
+        let ask = |step: Step| async move {
+            tokio::time::sleep(Duration::from_millis(waits[step.upstream])).await;
+            step.upstream
+        };
+        let mut turns = Turns::new(&steps(3), |_: &Step| Some(Duration::from_millis(50)), ask);
+        let first = turns.next().await.expect("a turn");
+        assert_eq!(first.result, 0);
+        turns.stop(&first.step);
+        assert!(turns.next().await.is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -46,8 +46,8 @@ pub enum Busy {
 /// Ways of not working.
 #[derive(Debug, Clone)]
 pub enum Outage {
-    /// A status of no use; and the proxy that it came through, which may have meant itself.
-    Status(u16, Option<String>),
+    /// A status of no use.
+    Status(u16),
     /// The network.
     Network(EgressError),
     /// The disk, of a directory upstream.
@@ -69,10 +69,12 @@ pub enum Outage {
 
 /// An upstream's failure.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{failure}")]
+#[error("{failure}{}", .via.as_ref().map_or_else(String::new, |proxy| format!(" (through the proxy {proxy})")))]
 pub struct UpstreamError {
     /// What happened.
     pub failure: Failure,
+    /// The proxy that the answer came through, where it could have spoken for itself.
+    pub via: Option<String>,
 }
 
 impl UpstreamError {
@@ -83,7 +85,7 @@ impl UpstreamError {
 
 impl From<Failure> for UpstreamError {
     fn from(failure: Failure) -> Self {
-        Self { failure }
+        Self { failure, via: None }
     }
 }
 
@@ -132,7 +134,7 @@ impl Failure {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Outage(Outage::Network(e)) => e.may_pass(),
-            Self::Outage(Outage::Status(status, _)) => matches!(status, 500 | 502..=504),
+            Self::Outage(Outage::Status(status)) => matches!(status, 500 | 502..=504),
             Self::Busy(Busy::Said { retry_after, .. }) => retry_after.is_some_and(|after| after <= SHORT),
             _ => false,
         }
@@ -185,11 +187,13 @@ impl fmt::Display for Failure {
 impl fmt::Display for Outage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Status(status, None) => f.write_str(&status_text(*status)),
-            Self::Status(status, Some(proxy)) => write!(f, "{} (through the proxy {proxy})", status_text(*status)),
+            Self::Status(status) => f.write_str(&status_text(*status)),
             Self::Overtaken(after) => write!(f, "no answer after {}, when another upstream had one", show_elapsed(*after)),
             Self::Network(e) => write!(f, "{e}"),
             Self::Disk(e) => write!(f, "{e}"),
+            Self::Open { rest, why, .. } if rest.is_zero() => {
+                write!(f, "not asked, one request at a time finds out whether it works again, because: {why}")
+            }
             Self::Open { rest, why, .. } => {
                 let seconds = rest.as_secs_f64().ceil();
                 write!(f, "not asked, its circuit breaker is open for {seconds} s more, because: {why}")

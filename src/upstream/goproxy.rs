@@ -61,21 +61,24 @@ impl GoProxy {
             401 | 403 => Failure::Denied(status),
             429 => Failure::Busy(Busy::Said { status, retry_after: response.retry_after }),
             503 if response.retry_after.is_some() => Failure::Busy(Busy::Said { status, retry_after: response.retry_after }),
-            _ => Failure::Outage(Outage::Status(status, response.via)),
+            _ => Failure::Outage(Outage::Status(status)),
         };
-        Err(failure.into())
+        Err(UpstreamError { failure, via: response.via })
     }
 
     async fn get(&self, path: &str) -> Result<Response, UpstreamError> {
         self.sorted(self.egress.get(self.url(path)?).await?)
     }
 
-    /// Asks, and asks again where the failure may pass and the upstream's settings allow it.
-    async fn persistently<T, F: Future<Output = Result<T, UpstreamError>>>(&self, ask: impl Fn() -> F) -> Result<T, UpstreamError> {
+    /// Asks, and asks again where the failure may pass, nobody else is asked instead, and the upstream's settings allow it.
+    async fn persistently<T, F>(&self, call: &Call, ask: impl Fn() -> F) -> Result<T, UpstreamError>
+    where
+        F: Future<Output = Result<T, UpstreamError>>,
+    {
         let mut repeated = 0;
         loop {
             let error = match ask().await {
-                Err(e) if e.failure.may_pass() => e,
+                Err(e) if e.failure.may_pass() && !call.others => e,
                 result => return result,
             };
             let Some(wait) = self.egress.again(repeated) else { return Err(error) };
@@ -85,50 +88,50 @@ impl GoProxy {
         }
     }
 
-    async fn get_small(&self, ask: &Ask, limit: u64) -> Result<Bytes, UpstreamError> {
+    async fn get_small(&self, ask: &Ask, limit: u64, call: &Call) -> Result<Bytes, UpstreamError> {
         let path = ask.path();
         let whole = || async {
             let mut response = self.get(&path).await?;
             Ok(response.body.collect(limit).await?)
         };
-        self.persistently(whole).await
+        self.persistently(call, whole).await
     }
 
-    async fn get_info(&self, ask: &Ask) -> Result<Info, UpstreamError> {
-        let json = self.get_small(ask, MAX_INFO).await?;
+    async fn get_info(&self, ask: &Ask, call: &Call) -> Result<Info, UpstreamError> {
+        let json = self.get_small(ask, MAX_INFO, call).await?;
         Info::parse(json).map_err(UpstreamError::corrupt)
     }
 }
 
 impl Upstream for GoProxy {
-    fn list<'a>(&'a self, module: &'a ModulePath, _: &'a Call) -> Boxed<'a, VersionList> {
+    fn list<'a>(&'a self, module: &'a ModulePath, call: &'a Call) -> Boxed<'a, VersionList> {
         Box::pin(async move {
-            let bytes = self.get_small(&Ask::List(module.clone()), MAX_LIST).await?;
+            let bytes = self.get_small(&Ask::List(module.clone()), MAX_LIST, call).await?;
             read_list(module, &bytes).map_err(UpstreamError::corrupt)
         })
     }
 
-    fn latest<'a>(&'a self, module: &'a ModulePath, _: &'a Call) -> Boxed<'a, Info> {
-        Box::pin(async move { self.get_info(&Ask::Latest(module.clone())).await })
+    fn latest<'a>(&'a self, module: &'a ModulePath, call: &'a Call) -> Boxed<'a, Info> {
+        Box::pin(async move { self.get_info(&Ask::Latest(module.clone()), call).await })
     }
 
-    fn info<'a>(&'a self, module: &'a ModulePath, query: &'a Query, _: &'a Call) -> Boxed<'a, Info> {
-        Box::pin(async move { self.get_info(&Ask::Query(module.clone(), query.clone())).await })
+    fn info<'a>(&'a self, module: &'a ModulePath, query: &'a Query, call: &'a Call) -> Boxed<'a, Info> {
+        Box::pin(async move { self.get_info(&Ask::Query(module.clone(), query.clone()), call).await })
     }
 
-    fn go_mod<'a>(&'a self, version: &'a ModuleVersion, _: &'a Call) -> Boxed<'a, Bytes> {
+    fn go_mod<'a>(&'a self, version: &'a ModuleVersion, call: &'a Call) -> Boxed<'a, Bytes> {
         Box::pin(async move {
-            let bytes = self.get_small(&Ask::GoMod(version.clone()), MAX_GO_MOD).await?;
+            let bytes = self.get_small(&Ask::GoMod(version.clone()), MAX_GO_MOD, call).await?;
             check_go_mod(&bytes).map_err(UpstreamError::corrupt)?;
             Ok(bytes)
         })
     }
 
-    fn zip<'a>(&'a self, version: &'a ModuleVersion, _: &'a Call) -> Boxed<'a, Incoming> {
+    fn zip<'a>(&'a self, version: &'a ModuleVersion, call: &'a Call) -> Boxed<'a, Incoming> {
         Box::pin(async move {
             let path = Ask::Zip(version.clone()).path();
             let head = || async { self.sorted(self.egress.get_long(self.url(&path)?).await?) };
-            let response = self.persistently(head).await?;
+            let response = self.persistently(call, head).await?;
             match response.length {
                 Some(n) if n > MAX_ZIP => {
                     Err(UpstreamError::corrupt(format!("a zip of {n} bytes, more than the go command accepts")))

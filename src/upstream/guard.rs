@@ -2,11 +2,17 @@
 //! feel it.
 //!
 //! After so many failures in a row it opens, and the upstream counts as failed without being asked. Where it opens because the
-//! upstream hangs, those who wait for it already are let go too. When its time is over, the next request has a harmless question
-//! sent as a probe and waits for that only a moment: an answer closes the breaker, a failure keeps it open. So nobody pays for
-//! finding out. What counts is that the upstream cannot be reached, does not answer in time, breaks off, or says 502, 503 or
-//! 504. A 500 may be about one module alone, and an absence or a refusal is an answer. Each change of state is one line of
-//! the log.
+//! upstream hangs, those who wait for it already are let go too. When its time is over, one request goes through as a scout, which
+//! finds out: its success closes the breaker, its failure opens it again.
+//!
+//! One that hung once, or that another upstream overtook, is suspect. From then on chains that may go on do not wait for it alone
+//! ([`Upstream::suspect`]): one of their requests at a time is its scout, beside which the next upstream is asked at once, and the
+//! others go on without it. A scout runs on when nobody waits for it any more, so that its end is known. So a hanging upstream
+//! costs its first request a time limit, and those after it nothing.
+//!
+//! What counts is that the upstream cannot be reached, does not answer in time, breaks off before it has answered, or says 502,
+//! 503 or 504. A 500 or an answer that cannot be used may be about one module alone, an absence or a refusal is an answer, and
+//! what was never sent says nothing. Each change of state is one line of the log.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,13 +20,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::{Boxed, Failure, Incoming, Outage, Upstream, UpstreamError};
+use super::{Boxed, Busy, Failure, Incoming, Outage, Upstream, UpstreamError};
 use crate::base::Call;
+use crate::egress::EgressError;
 use crate::module::list::VersionList;
 use crate::module::{Info, ModulePath, ModuleVersion, Query};
-
-/// How long a request waits for a probe that it caused.
-const PATIENCE: Duration = Duration::from_millis(250);
 
 /// A breaker's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,15 +42,17 @@ impl Default for Settings {
 }
 
 #[derive(Debug)]
-enum State {
-    /// Requests go through; so many failed in a row.
-    Closed(u32),
-    /// None goes through.
+enum Position {
+    /// Requests go through.
+    Closed {
+        /// So many failed in a row.
+        failures: u32,
+        /// Why it may be as well not to wait for it alone.
+        suspect: Option<Arc<str>>,
+    },
+    /// None goes through, but for a scout when the time is over.
     Open {
-        /// Until then; afterwards a probe decides.
         until: Instant,
-        /// Whether one is under way.
-        probing: bool,
         /// The failure that opened it.
         why: Arc<str>,
         /// Whether that was a time limit.
@@ -54,22 +60,35 @@ enum State {
     },
 }
 
-/// What those who wait have to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Condition {
-    Works,
-    Fails,
-    /// It does not answer at all: waiting for it is of no use.
-    Hangs,
+#[derive(Debug)]
+struct State {
+    position: Position,
+    /// Whether a scout is under way.
+    scouting: bool,
 }
 
-/// Whether a request goes through.
+/// How a request goes through.
 enum Passage {
     Free,
-    /// Not now.
+    /// As a scout, whose end is waited for whoever goes away.
+    Scout(Scout),
     Refused(UpstreamError),
-    /// A probe has to say.
-    Probe,
+}
+
+/// The one scout that is under way. Dropped, it makes room for the next.
+struct Scout(Arc<Breaker>);
+
+impl Drop for Scout {
+    fn drop(&mut self) {
+        self.0.state().scouting = false;
+    }
+}
+
+/// What the end of a request says of the upstream as a whole.
+enum Sign {
+    Works,
+    Fails,
+    Nothing,
 }
 
 #[derive(Debug)]
@@ -77,7 +96,8 @@ struct Breaker {
     name: Arc<str>,
     settings: Settings,
     state: Mutex<State>,
-    condition: watch::Sender<Condition>,
+    /// Whether it is open because the upstream hangs, so that waiting for it is of no use.
+    hangs: watch::Sender<bool>,
 }
 
 /// An upstream behind its breaker.
@@ -92,63 +112,73 @@ impl Breaker {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn passage(&self) -> Passage {
-        match &mut *self.state() {
-            State::Closed(_) => Passage::Free,
-            State::Open { until, probing: probing @ false, .. } if *until <= Instant::now() => {
-                *probing = true;
-                tracing::info!(upstream = %self.name, "the circuit breaker has the upstream probed");
-                Passage::Probe
+    /// Whether a request may go through; `others` says that another upstream is asked where it may not.
+    fn passage(self: &Arc<Self>, others: bool) -> Passage {
+        let mut state = self.state();
+        let refused = |rest, why: &Arc<str>, hangs| {
+            Passage::Refused(Failure::Outage(Outage::Open { rest, why: Arc::clone(why), hangs }).into())
+        };
+        let refusal = match &state.position {
+            Position::Closed { suspect: Some(why), .. } if others => refused(Duration::ZERO, why, true),
+            Position::Closed { .. } => return Passage::Free,
+            Position::Open { until, why, hangs } => {
+                let rest = until.saturating_duration_since(Instant::now());
+                if !rest.is_zero() {
+                    return refused(rest, why, *hangs);
+                }
+                refused(rest, why, *hangs)
             }
-            State::Open { until, why, hangs, .. } => Passage::Refused(refusal(*until, why, *hangs)),
+        };
+        if state.scouting {
+            return refusal;
         }
-    }
-
-    /// Why nothing goes through now, if so.
-    fn refuses(&self) -> Option<UpstreamError> {
-        match &*self.state() {
-            State::Closed(_) => None,
-            State::Open { until, why, hangs, .. } => Some(refusal(*until, why, *hangs)),
-        }
+        state.scouting = true;
+        Passage::Scout(Scout(Arc::clone(self)))
     }
 
     fn open(&self, state: &mut State, failure: &Failure) {
         let (why, hangs, open_for) = (failure.to_string(), failure.is_timeout(), self.settings.open_for);
         tracing::warn!(upstream = %self.name, ?open_for, reason = why, "the circuit breaker opened");
-        *state = State::Open { until: Instant::now() + open_for, probing: false, why: why.into(), hangs };
-        self.condition.send_replace(if hangs { Condition::Hangs } else { Condition::Fails });
-    }
-
-    fn close(&self, state: &mut State) {
-        tracing::info!(upstream = %self.name, "the circuit breaker closed: the upstream works again");
-        *state = State::Closed(0);
-        self.condition.send_replace(Condition::Works);
+        state.position = Position::Open { until: Instant::now() + open_for, why: why.into(), hangs };
+        self.hangs.send_replace(hangs);
     }
 
     /// How a request ended.
-    fn note(&self, failure: Option<&Failure>) {
+    fn note(&self, failure: Option<&Failure>, scout: bool) {
         let mut state = self.state();
-        match (&mut *state, failure.filter(|f| counts(f))) {
-            (State::Closed(failures), Some(failure)) => {
-                *failures += 1;
-                if *failures >= self.settings.failures {
-                    self.open(&mut state, failure);
+        let state = &mut *state;
+        match (sign(failure), &mut state.position, failure) {
+            (Sign::Nothing, ..) => {}
+            (Sign::Works, Position::Open { .. }, _) => {
+                tracing::info!(upstream = %self.name, "the circuit breaker closed: the upstream works again");
+                state.position = Position::Closed { failures: 0, suspect: None };
+                self.hangs.send_replace(false);
+            }
+            (Sign::Works, Position::Closed { failures, suspect }, _) => {
+                *failures = 0;
+                if suspect.take().is_some() {
+                    tracing::info!(upstream = %self.name, "the upstream answers again");
                 }
             }
-            (State::Closed(failures), None) => *failures = 0,
-            // A request from before that came back after all.
-            (State::Open { .. }, None) => self.close(&mut state),
-            (State::Open { .. }, Some(_)) => {}
+            (Sign::Fails, Position::Closed { failures, suspect }, Some(failure)) => {
+                *failures += 1;
+                if *failures >= self.settings.failures {
+                    self.open(state, failure);
+                } else if failure.is_timeout() {
+                    self.suspect(suspect, failure);
+                }
+            }
+            // Only a scout's failure is news.
+            (Sign::Fails, Position::Open { .. }, Some(failure)) if scout => self.open(state, failure),
+            (Sign::Fails, ..) => {}
         }
     }
 
-    /// How a probe ended.
-    fn probed(&self, failure: Option<&Failure>) {
-        let mut state = self.state();
-        match failure.filter(|f| counts(f)) {
-            Some(failure) => self.open(&mut state, failure),
-            None if matches!(*state, State::Open { .. }) => self.close(&mut state),
-            None => {}
+    fn suspect(&self, suspect: &mut Option<Arc<str>>, failure: &Failure) {
+        if suspect.is_none() {
+            let why: Arc<str> = failure.to_string().into();
+            tracing::info!(upstream = %self.name, reason = %why, "the upstream is late and is not waited for alone");
+            *suspect = Some(why);
         }
     }
 }
@@ -156,83 +186,95 @@ impl Breaker {
 impl Guarded {
     /// Puts a breaker before an upstream.
     pub fn new(name: Arc<str>, inner: Arc<dyn Upstream>, settings: Settings) -> Self {
-        let (condition, _) = watch::channel(Condition::Works);
-        Self { inner, breaker: Arc::new(Breaker { name, settings, state: Mutex::new(State::Closed(0)), condition }) }
+        let state = Mutex::new(State { position: Position::Closed { failures: 0, suspect: None }, scouting: false });
+        Self { inner, breaker: Arc::new(Breaker { name, settings, state, hangs: watch::channel(false).0 }) }
     }
 
-    async fn pass<T>(&self, asking: Boxed<'_, T>) -> Result<T, UpstreamError> {
-        let breaker = &*self.breaker;
+    async fn pass<T, F>(&self, call: &Call, asking: F) -> Result<T, UpstreamError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, UpstreamError>> + Send + 'static,
+    {
+        let breaker = &self.breaker;
         if breaker.settings.failures == 0 {
             return asking.await;
         }
-        let mut condition = breaker.condition.subscribe();
-        match breaker.passage() {
-            Passage::Free => {}
+        let mut hangs = breaker.hangs.subscribe();
+        let scout = match breaker.passage(call.others) {
             Passage::Refused(e) => return Err(e),
-            Passage::Probe => {
-                // The probe goes on when this request does not wait for it any more.
-                let _ = tokio::time::timeout(PATIENCE, self.probe_apart()).await;
-                if let Some(e) = breaker.refuses() {
-                    return Err(e);
-                }
+            Passage::Scout(scout) => scout,
+            Passage::Free => {
+                return tokio::select! {
+                    result = asking => {
+                        breaker.note(result.as_ref().err().map(|e| &e.failure), false);
+                        result
+                    }
+                    _ = hangs.wait_for(|hangs| *hangs) => Err(breaker.refusal()),
+                };
             }
-        }
-        tokio::select! {
-            result = asking => {
-                breaker.note(result.as_ref().err().map(|e| &e.failure));
-                result
-            }
-            _ = condition.wait_for(|c| *c == Condition::Hangs) => {
-                // Where it closed again in this very moment, the next request finds that out.
-                Err(breaker.refuses().unwrap_or_else(|| refusal(Instant::now(), &"it hung".into(), true)))
-            }
-        }
-    }
-
-    /// Sends a probe as a task of its own.
-    fn probe_apart(&self) -> tokio::task::JoinHandle<()> {
-        let (breaker, inner) = (Arc::clone(&self.breaker), Arc::clone(&self.inner));
-        tokio::spawn(async move {
-            let said = inner.probe().await;
-            breaker.probed(said.err().map(|e| e.failure).as_ref());
-        })
+        };
+        let running = tokio::spawn(async move {
+            let result = asking.await;
+            scout.0.note(result.as_ref().err().map(|e| &e.failure), true);
+            drop(scout);
+            result
+        });
+        running.await.unwrap_or_else(|e| Err(UpstreamError::corrupt(format!("asking it broke down: {e}"))))
     }
 }
 
-fn refusal(until: Instant, why: &Arc<str>, hangs: bool) -> UpstreamError {
-    let rest = until.saturating_duration_since(Instant::now());
-    Failure::Outage(Outage::Open { rest, why: Arc::clone(why), hangs }).into()
+impl Breaker {
+    /// Why those who wait are let go.
+    fn refusal(&self) -> UpstreamError {
+        let (rest, why) = match &self.state().position {
+            Position::Open { until, why, .. } => (until.saturating_duration_since(Instant::now()), Arc::clone(why)),
+            // It closed again in this very moment.
+            Position::Closed { .. } => (Duration::ZERO, "it hung".into()),
+        };
+        Failure::Outage(Outage::Open { rest, why, hangs: true }).into()
+    }
 }
 
-/// Whether a failure says that the upstream as a whole does not work.
-fn counts(failure: &Failure) -> bool {
+/// What the end of a request says of the upstream as a whole.
+fn sign(failure: Option<&Failure>) -> Sign {
     match failure {
-        Failure::Outage(Outage::Status(status, _)) => matches!(status, 502..=504),
-        Failure::Outage(Outage::Network(_) | Outage::DiskHangs(_) | Outage::Overtaken(_)) => true,
-        Failure::Outage(Outage::Disk(_) | Outage::Open { .. }) => false,
-        Failure::Absent(_) | Failure::Denied(_) | Failure::Busy(_) | Failure::Corrupt(_) => false,
+        None => Sign::Works,
+        Some(Failure::Outage(Outage::Status(502..=504) | Outage::DiskHangs(_))) => Sign::Fails,
+        Some(Failure::Outage(Outage::Network(e))) => match e {
+            EgressError::Redirect(_) | EgressError::Unusable(_) => Sign::Works,
+            EgressError::Stopped => Sign::Nothing,
+            _ => Sign::Fails,
+        },
+        Some(Failure::Busy(Busy::NoTurn { .. }) | Failure::Outage(Outage::Open { .. } | Outage::Overtaken(_))) => Sign::Nothing,
+        Some(Failure::Outage(Outage::Status(_) | Outage::Disk(_))) => Sign::Works,
+        Some(Failure::Absent(_) | Failure::Denied(_) | Failure::Busy(Busy::Said { .. }) | Failure::Corrupt(_)) => Sign::Works,
     }
 }
 
 impl Upstream for Guarded {
     fn list<'a>(&'a self, module: &'a ModulePath, call: &'a Call) -> Boxed<'a, VersionList> {
-        Box::pin(self.pass(self.inner.list(module, call)))
+        let (inner, module, its) = (Arc::clone(&self.inner), module.clone(), call.clone());
+        Box::pin(self.pass(call, async move { inner.list(&module, &its).await }))
     }
 
     fn latest<'a>(&'a self, module: &'a ModulePath, call: &'a Call) -> Boxed<'a, Info> {
-        Box::pin(self.pass(self.inner.latest(module, call)))
+        let (inner, module, its) = (Arc::clone(&self.inner), module.clone(), call.clone());
+        Box::pin(self.pass(call, async move { inner.latest(&module, &its).await }))
     }
 
     fn info<'a>(&'a self, module: &'a ModulePath, query: &'a Query, call: &'a Call) -> Boxed<'a, Info> {
-        Box::pin(self.pass(self.inner.info(module, query, call)))
+        let (inner, module, query, its) = (Arc::clone(&self.inner), module.clone(), query.clone(), call.clone());
+        Box::pin(self.pass(call, async move { inner.info(&module, &query, &its).await }))
     }
 
     fn go_mod<'a>(&'a self, version: &'a ModuleVersion, call: &'a Call) -> Boxed<'a, Bytes> {
-        Box::pin(self.pass(self.inner.go_mod(version, call)))
+        let (inner, version, its) = (Arc::clone(&self.inner), version.clone(), call.clone());
+        Box::pin(self.pass(call, async move { inner.go_mod(&version, &its).await }))
     }
 
     fn zip<'a>(&'a self, version: &'a ModuleVersion, call: &'a Call) -> Boxed<'a, Incoming> {
-        Box::pin(self.pass(self.inner.zip(version, call)))
+        let (inner, version, its) = (Arc::clone(&self.inner), version.clone(), call.clone());
+        Box::pin(self.pass(call, async move { inner.zip(&version, &its).await }))
     }
 
     fn probe(&self) -> Boxed<'_, String> {
@@ -240,10 +282,9 @@ impl Upstream for Guarded {
     }
 
     fn state(&self) -> Option<String> {
-        let breaker = match &*self.breaker.state() {
-            State::Closed(_) => None,
-            State::Open { why, probing: true, .. } => Some(format!("circuit breaker open, being probed; it opened because: {why}")),
-            State::Open { until, why, .. } => {
+        let breaker = match &self.breaker.state().position {
+            Position::Closed { suspect, .. } => suspect.as_ref().map(|why| format!("not waited for alone, because: {why}")),
+            Position::Open { until, why, .. } => {
                 let rest = until.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
                 Some(format!("circuit breaker open for {rest} s more, because: {why}"))
             }
@@ -252,9 +293,18 @@ impl Upstream for Guarded {
         (!states.is_empty()).then(|| states.join("; "))
     }
 
+    fn suspect(&self) -> bool {
+        match &self.breaker.state().position {
+            Position::Closed { suspect, .. } => suspect.is_some(),
+            Position::Open { until, .. } => *until <= Instant::now(),
+        }
+    }
+
     fn overtaken(&self, after: Duration) {
-        if self.breaker.settings.failures > 0 {
-            self.breaker.note(Some(&Failure::Outage(Outage::Overtaken(after))));
+        if self.breaker.settings.failures > 0
+            && let Position::Closed { suspect, .. } = &mut self.breaker.state().position
+        {
+            self.breaker.suspect(suspect, &Failure::Outage(Outage::Overtaken(after)));
         }
     }
 }
@@ -278,7 +328,7 @@ mod tests {
                 200 => Ok(good),
                 404 => Err(Failure::Absent(Some(404)).into()),
                 1 => std::future::pending().await,
-                status => Err(Failure::Outage(Outage::Status(status, None)).into()),
+                status => Err(Failure::Outage(Outage::Status(status)).into()),
             }
         }
     }
@@ -326,36 +376,83 @@ mod tests {
         assert_eq!(asked_then, 0);
         assert!(refused.expect_err("open").contains("503 Service Unavailable"));
         tokio::time::sleep(Duration::from_millis(100)).await;
-        assert_eq!(ask(502).await.1, 1, "a probe, which fails");
+        assert_eq!(ask(502).await.1, 1, "a scout, which fails");
         assert_eq!(ask(200).await.1, 0);
         tokio::time::sleep(Duration::from_millis(100)).await;
-        assert_eq!(ask(200).await, (Ok(()), 2), "a probe, and the question itself");
+        assert_eq!(ask(200).await, (Ok(()), 1), "a scout, which comes back");
         assert_eq!(ask(200).await, (Ok(()), 1));
         assert_eq!(guarded.state(), None);
     }
 
-    #[tokio::test]
-    async fn when_it_hangs_those_who_wait_are_let_go_and_a_probe_holds_nobody_up() {
+    /// One that hangs (1), or answers by a status, behind a breaker of two failures.
+    fn guarded(status: u16) -> (Guarded, Arc<AtomicU16>, Arc<AtomicUsize>) {
         let canned = Canned::default();
-        let (status, asked) = (Arc::clone(&canned.status), Arc::clone(&canned.asked));
+        let (answers, asked) = (Arc::clone(&canned.status), Arc::clone(&canned.asked));
+        answers.store(status, Ordering::SeqCst);
         let settings = Settings { failures: 2, open_for: Duration::from_millis(50) };
-        let guarded = Guarded::new("u".into(), Arc::new(canned), settings);
+        (Guarded::new("u".into(), Arc::new(canned), settings), answers, asked)
+    }
+
+    #[tokio::test]
+    async fn a_suspect_has_one_scout_who_runs_on_and_the_others_go_on() {
+        let (guarded, _, asked) = guarded(1);
         let (module, call) = (ModulePath::parse("example.com/m").expect("path"), Call::new());
-        status.store(1, Ordering::SeqCst);
-        let slow = Duration::from_millis(800);
-        let overtake = async {
+        let others = Call { others: true, ..call.clone() };
+        assert!(!guarded.suspect());
+        guarded.overtaken(Duration::from_millis(800));
+        assert!(guarded.suspect() && guarded.state().is_some_and(|s| s.contains("no answer after 800 ms")));
+        // The scout is given up by its asker and stays the only one.
+        let short = Duration::from_millis(20);
+        assert!(tokio::time::timeout(short, guarded.list(&module, &others)).await.is_err());
+        for _ in 0..3 {
+            assert!(guarded.list(&module, &others).await.is_err());
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        // Where nobody else is asked, it is.
+        assert!(tokio::time::timeout(short, guarded.list(&module, &call)).await.is_err());
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_suspect_that_answers_is_none_any_more() {
+        let (guarded, ..) = guarded(404);
+        let (module, call) = (ModulePath::parse("example.com/m").expect("path"), Call { others: true, ..Call::new() });
+        guarded.overtaken(Duration::from_secs(1));
+        assert!(guarded.list(&module, &call).await.is_err());
+        assert!(!guarded.suspect() && guarded.state().is_none());
+    }
+
+    #[tokio::test]
+    async fn when_it_opens_because_it_hangs_those_who_wait_are_let_go() {
+        let (guarded, ..) = guarded(1);
+        let (module, call) = (ModulePath::parse("example.com/m").expect("path"), Call::new());
+        let timeout = || Failure::Outage(Outage::Network(EgressError::Timeout(crate::egress::Wait::FirstByte)));
+        let opening = async {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            guarded.overtaken(slow);
-            guarded.overtaken(slow);
+            for _ in 0..2 {
+                guarded.breaker.note(Some(&timeout()), false);
+            }
         };
-        let started = Instant::now();
-        let (waited, ()) = tokio::join!(guarded.list(&module, &call), overtake);
-        assert!(waited.expect_err("let go").to_string().contains("no answer after 800 ms"));
+        let (waited, ()) = tokio::join!(guarded.list(&module, &call), opening);
+        assert!(waited.expect_err("let go").failure.is_timeout());
+    }
+
+    #[test]
+    fn what_was_not_sent_and_what_is_about_one_module_says_nothing_bad() {
+        let (guarded, ..) = guarded(200);
+        let no_turn = Failure::Busy(Busy::NoTurn { why: String::new(), retry_after: None });
+        let network = |e| Failure::Outage(Outage::Network(e));
+        let refused = network(EgressError::Connect { host: String::new(), why: String::new() });
+        // A request that had no turn ends no row of failures.
+        for failure in [&refused, &no_turn, &refused] {
+            guarded.breaker.note(Some(failure), false);
+        }
         assert!(guarded.state().is_some_and(|s| s.contains("open")));
-        tokio::time::sleep(Duration::from_millis(60)).await;
-        // The probe hangs too: the one that caused it waits a moment, the others not at all.
-        assert!(guarded.list(&module, &call).await.is_err());
-        assert!(guarded.list(&module, &call).await.is_err());
-        assert!(started.elapsed() < PATIENCE * 3 && asked.load(Ordering::SeqCst) == 2);
+        guarded.breaker.note(Some(&no_turn), true);
+        assert!(guarded.state().is_some_and(|s| s.contains("open")));
+        for answer in [network(EgressError::Redirect(String::new())), network(EgressError::Unusable(String::new()))] {
+            guarded.breaker.note(Some(&answer), false);
+            assert_eq!(guarded.state(), None);
+        }
     }
 }

@@ -64,6 +64,10 @@ pub trait Upstream: Send + Sync + std::fmt::Debug {
     fn state(&self) -> Option<String> {
         None
     }
+    /// Whether it hung or was late a moment ago, so that it may be as well not to wait for it alone.
+    fn suspect(&self) -> bool {
+        false
+    }
     /// Tells it that another upstream was faster, by so much that its answer was no longer waited for.
     fn overtaken(&self, _after: Duration) {}
 }

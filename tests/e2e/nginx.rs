@@ -30,15 +30,15 @@ fn recorded() -> Vec<Module> {
 }
 
 /// A running nginx. It is one process, so that nothing is left of it when it is stopped.
-struct Nginx {
-    address: String,
+pub(crate) struct Nginx {
+    pub(crate) address: String,
     dir: TempDir,
     _program: Program,
 }
 
 impl Nginx {
     /// Starts it with the contents of its `http` block; `{dir}` stands for its folder and `{address}` for where it listens.
-    fn start(dir: TempDir, http: &str) -> Self {
+    pub(crate) fn start(dir: TempDir, http: &str) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
         let folder = dir.path().display().to_string();
         let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
@@ -89,7 +89,7 @@ impl Nginx {
     }
 
     /// The paths that it was asked for, with the statuses it gave.
-    fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         let log = fs::read_to_string(self.dir.path().join("asked")).unwrap_or_default();
         log.lines().map(str::to_owned).collect()
     }

@@ -31,12 +31,13 @@ fn they_come_from_files_and_the_environment_in_every_form() {
     write("token", "t0ken");
     write("netrc", &format!("machine other login x password y\nmachine {} login me password open\n", up.address));
     write("key", "k3y\r\n");
-    let variables = [("PASS", "open sesame"), ("MODGATE_UPSTREAMS__U__AUTH__PASSWORD", "12345"), ("TOKEN", "t0ken"), ("EMPTY", "")];
-    // The table, and the header that it makes. Basic is of "me:open sesame", "me:12345", "me:open".
+    let variables =
+        [("PASS", "open sesame"), ("MODGATE_UPSTREAMS__U__AUTH__PASSWORD", "0123\"5"), ("TOKEN", "t0ken"), ("EMPTY", "")];
+    // The table, and the header that it makes. Basic is of "me:open sesame", "me:0123\"5", "me:open".
     let table = [
         ("username = \"me\", password_file = \"password\"", "authorization", "Basic bWU6b3BlbiBzZXNhbWU="),
         ("username = \"me\", password_env = \"PASS\"", "authorization", "Basic bWU6b3BlbiBzZXNhbWU="),
-        ("username = \"me\"", "authorization", "Basic bWU6MTIzNDU="),
+        ("username = \"me\"", "authorization", "Basic bWU6MDEyMyI1"),
         ("bearer_file = \"token\"", "authorization", "Bearer t0ken"),
         ("bearer_env = \"TOKEN\"", "authorization", "Bearer t0ken"),
         ("netrc_file = \"netrc\"", "authorization", "Basic bWU6b3Blbg=="),
@@ -254,6 +255,12 @@ fn mistakes_are_said_all_at_once_and_without_the_secret() {
         ("rate_limit = { requests = 0 }", "rate_limit.requests: has to be a whole number"),
         ("retries = 11", "retries: has to be a whole number from 0 to 10"),
         ("max_concurrent = 0", "max_concurrent: has to be"),
+        ("rate_limit = { requests = 1, per = \"10h\", burst = 1000000 }", "takes more than a century"),
+        ("rate_limit = { requests = 10, per = \"1ns\" }", "which is no limit"),
+        ("proxy = \"socks5://me@p\"", "SOCKS carries users and passwords of 1 to 255 bytes"),
+        ("auth = { bearer_env = \"S\", headers = { Authorization = \"x\" } }", "stands beside a login"),
+        ("auth = { headers = { Expect = \"x\" } }", "modgate's own"),
+        ("tls = { ca_file = \"/dev/null\" }", "it is no file"),
     ];
     let mut text = String::new();
     for (n, (more, _)) in table.iter().enumerate() {

@@ -249,3 +249,17 @@ fn a_long_list_is_merged() {
     let gate = gate("", &[&a], "");
     assert_eq!(gate.get(LIST).text(), text);
 }
+
+#[test]
+fn where_the_first_list_counts_latest_goes_no_further_than_the_fallback_rule() {
+    let (private, public) = (Upstream::always(Reply::Status(500)), Upstream::serving(&[Module::new("example.com/m", "v1.0.0")]));
+    let tables = upstream("private", &private.url(), "private = true") + &upstream("public", &public.url(), "");
+    let gate = Gate::start(&(tables + &route("*", &["private", "public"], "list = \"first\"")));
+    for path in ["/example.com/m/@v/list", "/example.com/m/@latest", "/example.com/m/@v/v1.info", "/example.com/m/@v/main.info"] {
+        assert_eq!(gate.get(path).status, 502, "{path}");
+    }
+    assert_eq!(public.asked(), Vec::<String>::new());
+    // What the first does not have is the second's to say.
+    private.otherwise(Reply::Status(404));
+    assert_eq!(gate.get("/example.com/m/@latest").status, 200);
+}

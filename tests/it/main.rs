@@ -16,3 +16,4 @@ mod lifecycle;
 mod lists;
 mod parsers;
 mod streaming;
+mod tls;

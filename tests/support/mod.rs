@@ -8,6 +8,8 @@ pub mod go;
 pub mod http;
 pub mod modules;
 pub mod proxy;
+pub mod tls;
+pub mod tunnel;
 pub mod upstream;
 
 /// A port of loopback that is free at this moment.

@@ -41,6 +41,8 @@ pub enum Reply {
     Slow(Vec<u8>, usize, Duration),
     /// Knows Range and If-Range for a body with this entity tag, and resets the connection after so many bytes each time.
     Ranged(Vec<u8>, String, usize),
+    /// Knows Range, but not If-Range.
+    Careless(Vec<u8>, String),
     /// These replies in turn; the last one for ever.
     InTurn(Vec<Reply>),
 }
@@ -167,9 +169,10 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
                 reply => reply,
             }
         };
-        if let Reply::Ranged(body, tag, piece) = &reply {
-            ranged(&mut out, &head, body, tag, *piece);
-            return;
+        match &reply {
+            Reply::Ranged(body, tag, piece) => return ranged(&mut out, &head, body, tag, *piece, true),
+            Reply::Careless(body, tag) => return ranged(&mut out, &head, body, tag, usize::MAX, false),
+            _ => {}
         }
         let reply = match reply {
             Reply::CloseKept(_) if served > 0 => Reply::Close,
@@ -184,13 +187,13 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
 }
 
 /// Sends the part that the head asks for, or the whole, and breaks off after so many bytes of it.
-fn ranged(out: &mut TcpStream, head: &str, body: &[u8], tag: &str, piece: usize) {
+fn ranged(out: &mut TcpStream, head: &str, body: &[u8], tag: &str, piece: usize, careful: bool) {
     let header = |name: &str| {
         let mut lines = head.lines().filter_map(|l| l.split_once(':'));
         lines.find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim().to_owned())
     };
     let from = header("range").and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
-    let from = from.filter(|from| *from < body.len() && header("if-range").as_deref() == Some(tag));
+    let from = from.filter(|from| *from < body.len() && (!careful || header("if-range").as_deref() == Some(tag)));
     let start = from.unwrap_or(0);
     let status = match from {
         Some(from) => format!("206 Partial Content\r\nContent-Range: bytes {from}-{}/{}", body.len() - 1, body.len()),
@@ -228,7 +231,7 @@ fn answer(out: &mut TcpStream, reply: Reply) -> bool {
             let _ = out.read(&mut [0; 1]);
             false
         }
-        Reply::Close | Reply::CloseKept(_) | Reply::Ranged(..) | Reply::InTurn(_) => false,
+        Reply::Close | Reply::CloseKept(_) | Reply::Ranged(..) | Reply::Careless(..) | Reply::InTurn(_) => false,
         Reply::Truncate(body, at) => {
             part(out, &body, at);
             false
