@@ -336,6 +336,7 @@ impl Gateway {
     async fn keep(&self, member: usize, ask: Ask, bytes: Bytes) {
         let folder = self.members[member].folder.clone();
         if folder.is_writable() {
+            let _lane = self.storing.acquire().await;
             stored(tokio::task::spawn_blocking(move || folder.keep(&ask, &bytes)).await);
         }
     }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 
 use super::answer::Lifetime;
 use super::chain::stored;
@@ -18,9 +19,9 @@ use super::turns::{Turn, Turns};
 use super::{Gateway, GatewayError, landed};
 use crate::base::Call;
 use crate::module::Ask;
-use crate::route::{FailureClass, Plan, Step};
+use crate::route::{FailureClass, PartialRule, Plan, Step};
 use crate::store::Folder;
-use crate::upstream::{Failure, MAX_LIST, UpstreamError};
+use crate::upstream::{Failure, MAX_LIST, Outage, UpstreamError};
 
 /// What asking an upstream anew brought.
 pub(super) type Copied = Result<Bytes, UpstreamError>;
@@ -50,7 +51,7 @@ impl Gathered {
 }
 
 impl Gateway {
-    /// The copies of all upstreams of the plan, asked side by side.
+    /// The copies of all upstreams of the plan.
     pub(super) async fn gather(
         self: &Arc<Self>,
         plan: &Plan,
@@ -58,13 +59,9 @@ impl Gateway {
         call: &Call,
         trail: &mut Trail,
     ) -> Result<Gathered, GatewayError> {
-        let members: Vec<usize> = plan.route.steps.iter().map(|s| s.upstream).collect();
-        let on_disk = self.read_copies(&members, ask).await;
-        let asked = members.iter().zip(on_disk).map(|(member, copy)| self.copy(*member, ask, copy, call));
         let mut gathered = Gathered { copies: Vec::new(), missing: Vec::new(), lifetime: Lifetime::Immutable };
         let mut status = CacheStatus::Hit;
-        for copy in join_all(asked).await {
-            let copy = copy?;
+        for copy in self.side_by_side(plan, ask, call).await? {
             status = worse(status, &copy.attempt.verdict);
             match copy.result {
                 Ok(bytes) => gathered.copies.push(bytes),
@@ -76,6 +73,54 @@ impl Gateway {
         }
         trail.cache = status;
         Ok(gathered)
+    }
+
+    /// Asks all upstreams of the plan side by side. Where one copy has come, late ones are waited for no longer than the route's
+    /// `hedge_after`, unless the route wants no incomplete answer; their older copies stand in then, if there are any.
+    async fn side_by_side(self: &Arc<Self>, plan: &Plan, ask: &Ask, call: &Call) -> Result<Vec<Copy>, GatewayError> {
+        let steps = &plan.route.steps;
+        let members: Vec<usize> = steps.iter().map(|s| s.upstream).collect();
+        let on_disk = self.read_copies(&members, ask).await;
+        let started = Instant::now();
+        let hedges = plan.route.hedge_after.is_some() && plan.route.partial == PartialRule::Serve;
+        let patience = |step: &Step| self.patience(plan, step).filter(|_| hedges).map(|p| started + p);
+        let until: Vec<Option<Instant>> = steps.iter().map(patience).collect();
+        let asked = members.clone().into_iter().zip(on_disk.clone()).enumerate();
+        let mut asking: FuturesUnordered<_> =
+            asked.map(|(n, (member, copy))| async move { (n, self.copy(member, ask, copy, call).await) }).collect();
+        let mut copies: Vec<Option<Copy>> = steps.iter().map(|_| None).collect();
+        while !asking.is_empty() {
+            let late = copies.iter().zip(&until).filter(|(copy, _)| copy.is_none()).map(|(_, until)| *until);
+            let come = copies.iter().flatten().any(|c| c.result.is_ok());
+            // One that is waited for without end has the last word.
+            let give_up = late.collect::<Option<Vec<_>>>().and_then(|late| late.into_iter().max()).filter(|_| come);
+            let overdue = async {
+                match give_up {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                Some((n, copy)) = asking.next() => copies[n] = Some(copy?),
+                () = overdue => break,
+            }
+        }
+        let late =
+            |(copy, (member, on_disk)): (Option<Copy>, (usize, _))| copy.unwrap_or_else(|| self.late(member, on_disk, started));
+        Ok(copies.into_iter().zip(members.into_iter().zip(on_disk)).map(late).collect())
+    }
+
+    /// What stands for the copy of an upstream that is late. Its flight goes on, for the next time.
+    fn late(&self, member: usize, on_disk: Option<(Bytes, SystemTime)>, started: Instant) -> Copy {
+        let waited = started.elapsed();
+        self.members[member].upstream.overtaken(waited);
+        let late: UpstreamError = Failure::Outage(Outage::Overtaken(waited)).into();
+        let (result, verdict) = match on_disk {
+            Some((bytes, modified)) => (Ok(bytes), Verdict::Stale(Age::of(modified).duration(), Some(late))),
+            None => (Err(late.clone()), Verdict::Failed(late)),
+        };
+        Copy { result, attempt: self.attempt(member, verdict, started), lifetime: Lifetime::Passing }
     }
 
     /// The first upstream's copy that there is, by the route's fallback rule.

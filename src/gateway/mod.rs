@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 pub use answer::{Answer, Content, Kind, Lifetime, Outcome};
 pub use error::{ChainVerdict, GatewayError};
@@ -95,7 +96,12 @@ pub struct Gateway {
     chains: Arc<Flights<(usize, Ask), Landed>>,
     refreshes: Arc<Flights<(usize, Ask), Copied>>,
     runtime: Handle,
+    /// Small answers that are being stored. Askers have them already; many syncs at once would only disturb those who wait.
+    storing: Semaphore,
 }
+
+/// So many small answers are stored at once.
+const STORING: usize = 2;
 
 impl Gateway {
     /// Puts a gateway together. Fetches run on `runtime`; routes name members by their place.
@@ -109,6 +115,7 @@ impl Gateway {
             chains: Flights::new(settings.max_fetches),
             refreshes: Flights::new(settings.max_fetches.saturating_mul(4)),
             runtime,
+            storing: Semaphore::new(STORING),
         })
     }
 

@@ -263,3 +263,29 @@ fn where_the_first_list_counts_latest_goes_no_further_than_the_fallback_rule() {
     private.otherwise(Reply::Status(404));
     assert_eq!(gate.get("/example.com/m/@latest").status, 200);
 }
+
+#[test]
+fn a_late_list_is_waited_for_as_long_as_the_route_says() {
+    let hanging = Reply::After(Duration::from_secs(2), Box::new(Reply::Good(b"v1.9.0\n".to_vec())));
+    for (rule, partial, within) in [("partial = \"serve\"", "late", true), ("partial = \"fail\"", "", false)] {
+        let (late, quick) = (Upstream::start(), list("v1.0.0\n"));
+        late.set(LIST, hanging.clone());
+        let tables = upstream("late", &late.url(), "") + &upstream("quick", &quick.url(), "");
+        let rule = format!("fallback = \"any-error\"\nhedge_after = \"200ms\"\n{rule}");
+        let gate = Gate::start(&(tables + &route("*", &["late", "quick"], &rule)));
+        let started = Instant::now();
+        let answer = gate.get(LIST);
+        assert_eq!((answer.status, answer.header("modgate-partial")), (200, partial));
+        assert_eq!(started.elapsed() < Duration::from_millis(1500), within);
+        assert_eq!(answer.text().contains("v1.9.0"), !within);
+        // What came late is there the next time.
+        eventually("the list is whole", || gate.get(LIST).text() == "v1.0.0\nv1.9.0\n");
+        assert_eq!(late.count(LIST), 1);
+    }
+    // An answer that nobody else has is waited for.
+    let (late, other) = (Upstream::start(), Upstream::start());
+    late.set(LIST, hanging);
+    let tables = upstream("late", &late.url(), "") + &upstream("other", &other.url(), "");
+    let gate = Gate::start(&(tables + &route("*", &["late", "other"], "fallback = \"any-error\"\nhedge_after = \"200ms\"")));
+    assert_eq!(gate.get(LIST).text(), "v1.9.0\n");
+}
