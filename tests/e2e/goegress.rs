@@ -21,7 +21,7 @@ use modgate::egress::credentials::{basic, netrc};
 use modgate::egress::proxy::{Proxy, ProxyRule, ProxyScheme};
 use url::{Host, Url};
 
-use crate::helpers::{Program, output_of};
+use crate::helpers::{Chance, Program, output_of};
 
 /// Entries of `NO_PROXY`.
 #[rustfmt::skip]
@@ -168,23 +168,9 @@ const WORDS: &[&str] = &[
     "\r\n",
 ];
 
-/// Makes the same numbers each time (xorshift).
-struct Chance(u64);
-
 impl Chance {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % bound.max(1)
-    }
-
-    fn of<'a>(&mut self, items: &[&'a str]) -> &'a str {
-        items[self.below(items.len())]
-    }
-
     /// One of the entries with a few characters moved, doubled or left out.
-    fn changed(&mut self, texts: &[&str]) -> String {
+    fn changed_entry(&mut self, texts: &[&str]) -> String {
         let mut text: Vec<char> = self.of(texts).chars().collect();
         for _ in 0..=self.below(2) {
             let at = self.below(text.len() + 1);
@@ -232,7 +218,7 @@ fn exceptions_from_proxies_are_those_of_x_net() {
     let mut rows: Vec<String> = ENTRIES.iter().flat_map(|e| URLS.iter().map(move |u| format!("{u}\t{e}"))).collect();
     rows.extend((0..4000).map(|n| {
         let list: Vec<String> = (0..=chance.below(4))
-            .map(|_| if n % 2 == 0 { chance.of(&ENTRIES[5..]).to_owned() } else { chance.changed(&ENTRIES[5..]) })
+            .map(|_| if n % 2 == 0 { chance.of(&ENTRIES[5..]).to_owned() } else { chance.changed_entry(&ENTRIES[5..]) })
             .collect();
         let between = chance.of(&[",", ", ", " ,", ",,"]);
         format!("{}\t{}", chance.of(URLS), list.join(between))

@@ -167,3 +167,19 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) {
         fs::write(target, fs::read(from.join(&file)).unwrap()).unwrap();
     }
 }
+
+/// Makes the same numbers each time (xorshift).
+pub(crate) struct Chance(pub(crate) u64);
+
+impl Chance {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap() % bound.max(1)
+    }
+
+    pub(crate) fn of<'a>(&mut self, items: &[&'a str]) -> &'a str {
+        items[self.below(items.len())]
+    }
+}

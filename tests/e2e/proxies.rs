@@ -210,7 +210,9 @@ fn what_squid_forbids_is_not_taken_for_absent() {
 
     for name in ["plain", "tls"] {
         let gate = Gate::start(&first(name));
-        for path in [module.url("info"), module.url("zip"), "/example.com/m/@v/list".to_owned()] {
+        for path in
+            [module.url("info"), module.url("zip"), "/example.com/m/@v/list".to_owned(), "/example.com/m/@latest".to_owned()]
+        {
             refused(&gate, &path, &["403", &squid.address, &forbidden]);
         }
         assert_eq!(backup.asked(), [""; 0], "{name}: the next upstream was asked");
@@ -245,10 +247,10 @@ fn tinyproxy_leads_both_ways_with_a_login() {
     let without = gate_with_password("", &upstreams(""));
     refused(&without, SMALL_INFO, &["407", &tinyproxy.address]);
     refused(&without, &module.url("info"), &["407", &tinyproxy.address]);
-    // Tinyproxy says 401 where it should say 407, and in the absolute form nothing tells that from the server's own word.
+    // Tinyproxy says 401 where it should say 407; that is its word all the same and not the server's.
     let wrong = gate_with_password("not the password", &upstreams(&login(USER)));
     refused(&wrong, SMALL_INFO, &["401", &tinyproxy.address]);
-    refused(&wrong, &module.url("info"), &["401"]);
+    refused(&wrong, &module.url("info"), &["401", &tinyproxy.address]);
     assert_eq!(origin.asked().len(), heads.len(), "nothing was asked past the proxy");
 }
 

@@ -13,8 +13,8 @@ use crate::nginx::Nginx;
 use crate::support::gate::{Gate, route, upstream};
 use crate::support::go::Go;
 use crate::support::modules::{Module, tree};
+use crate::support::proxy::{FakeProxy, Manner};
 use crate::support::tls::{Authority, Certified, Validity};
-use crate::support::tunnel::Tunnel;
 
 /// More than what nginx sends in one piece.
 const BULK: usize = 3 << 20;
@@ -110,7 +110,7 @@ fn two_servers_behind_one_address_are_told_apart_by_name() {
     let http = server("one", "one.corp.example", "") + &server("two", "two.corp.example", "");
     let nginx = Nginx::start(dir, &http);
     // The names have no addresses; the proxy knows where they are.
-    let tunnel = Tunnel::to(&nginx.address);
+    let tunnel = FakeProxy::start(Manner::LeadsTo(nginx.address.clone()));
     let proxied = |more: &str| format!("proxy = \"http://{}\"\n{more}", tunnel.address);
     for name in ["one", "two"] {
         let dir = TempDir::new().unwrap();

@@ -16,7 +16,7 @@ use std::process::Command;
 
 use modgate::module::{ModulePath, ModuleVersion, Pattern, Query, Version};
 
-use crate::helpers::output_of;
+use crate::helpers::{Chance, output_of};
 
 /// How many rows of each kind are made by changing those that were picked by hand.
 const CHANGED: usize = 900;
@@ -95,21 +95,7 @@ const PIECES: &[&str] = &[
     "-unstable", "gopkg.in/", "con", "nul.", "20191109021931", "-daa7c04131f5", "99999999999999999999", "\t", "v0.0.0-",
 ];
 
-/// Makes the same numbers each time (xorshift).
-struct Chance(u64);
-
 impl Chance {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % bound.max(1)
-    }
-
-    fn of<'a>(&mut self, items: &[&'a str]) -> &'a str {
-        items[self.below(items.len())]
-    }
-
     /// One of the texts with a few changes.
     fn changed(&mut self, texts: &[&str]) -> String {
         let mut text: Vec<char> = self.of(texts).chars().collect();

@@ -11,8 +11,8 @@ use crate::support::eventually;
 use crate::support::gate::{Gate, config_text, program, route, upstream};
 use crate::support::http::Answer;
 use crate::support::modules::Module;
+use crate::support::proxy::{FakeProxy, Manner};
 use crate::support::tls::{Authority, Certified, Demands, Front, NONE, Validity, Visit};
-use crate::support::tunnel::Tunnel;
 use crate::support::upstream::{Reply, Upstream};
 
 const NO_BREAKER: &str = "breaker = { failures = 0 }\n";
@@ -85,6 +85,10 @@ fn bad_servers(authority: &Authority, server: &str) -> Vec<(&'static str, Front,
         ("noname", authority.server(&[]), "its certificate is for another host: for no name at all, not for 127.0.0.1"),
     ];
     certificates.into_iter().map(|(name, certified, said)| (name, Front::new(&certified, server), said)).collect()
+}
+
+fn leading_to(address: &str) -> FakeProxy {
+    FakeProxy::start(Manner::LeadsTo(address.to_owned()))
 }
 
 #[test]
@@ -244,7 +248,7 @@ fn the_name_in_the_url_is_asked_for_and_a_connection_serves_many_requests() {
     let named = Front::new(&authority.server(&["localhost"]), &up.address);
     let addressed = Front::new(&authority.server(&["127.0.0.1"]), &up.address);
     let wild = Front::new(&authority.server(&["*.corp.example"]), &up.address);
-    let tunnel = Tunnel::to(&wild.address);
+    let tunnel = leading_to(&wild.address);
     let through = format!("proxy = \"http://{}\"", tunnel.address);
     let upstreams = [
         ("name", named.url_as("localhost"), RETRIES),
@@ -260,7 +264,7 @@ fn the_name_in_the_url_is_asked_for_and_a_connection_serves_many_requests() {
     }
     works(&gate, "below");
     assert_eq!(wild.visits()[0].sni.as_deref(), Some("goproxy.corp.example"));
-    assert_eq!(tunnel.asked()[0], "goproxy.corp.example:443");
+    assert_eq!(tunnel.targets()[0], "goproxy.corp.example:443");
     let port = addressed.address.rsplit(':').next().unwrap();
     let host = format!("TLS with localhost:{port} failed: ");
     refused(&gate, "wrong", 502, &[&host, "127.0.0.1", "not for localhost"]);
@@ -359,7 +363,7 @@ fn a_proxy_may_speak_tls_itself_and_has_to_prove_who_it_is() {
     let up = plain(&["good", "stranger", "lenient", "both", "closed"]);
     let server = Front::demanding(&authority.server(&["127.0.0.1"]), &up.address, Demands { clients: Some(&staff), ..NONE });
     let unknown = Front::new(&Authority::new("a stranger").server(&["127.0.0.1"]), &up.address);
-    let (tunnel, to_unknown) = (Tunnel::to(&server.address), Tunnel::to(&unknown.address));
+    let (tunnel, to_unknown) = (leading_to(&server.address), leading_to(&unknown.address));
     let proxy = Front::new(&authority.server(&["127.0.0.1"]), &tunnel.address);
     // It asks for a client certificate, which is the upstream's and not the proxy's to see.
     let asking = Front::demanding(
@@ -390,13 +394,13 @@ fn a_proxy_may_speak_tls_itself_and_has_to_prove_who_it_is() {
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
     let gate = gate_of(folder(&files), "[egress.tls]\nca_file = \"ca.pem\"\n", &upstreams);
     works(&gate, "good");
-    assert_eq!((tunnel.asked(), proxy.visits().len()), (vec![server.address.clone()], 1), "one way for all requests");
+    assert_eq!((tunnel.targets(), proxy.visits().len()), (vec![server.address.clone()], 1), "one way for all requests");
     assert!(server.visits()[0].certificate && !proxy.visits()[0].certificate);
     let said = format!("the proxy https://{0} cannot be used: TLS with {0} failed: its certificate comes from", strange.address);
     refused(&gate, "stranger", 502, &[&said]);
     works(&gate, "lenient");
     refused(&gate, "both", 502, &[&said]);
-    assert_eq!((strange.visits().len(), tunnel.asked().len()), (2, 1), "not tried again, and not asked to lead on");
+    assert_eq!((strange.visits().len(), tunnel.targets().len()), (2, 1), "not tried again, and not asked to lead on");
     let said = format!("the proxy https://{0} cannot be used: TLS with {0} failed: ", asking.address);
     refused(&gate, "closed", 502, &[&said, "it asks for a client certificate"]);
 }

@@ -9,7 +9,6 @@ pub mod http;
 pub mod modules;
 pub mod proxy;
 pub mod tls;
-pub mod tunnel;
 pub mod upstream;
 
 /// A port of loopback that is free at this moment.

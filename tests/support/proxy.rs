@@ -10,6 +10,8 @@ use std::time::Duration;
 pub enum Manner {
     /// Leads on.
     Leads,
+    /// Leads every CONNECT to this address, so that any name can be tried.
+    LeadsTo(String),
     /// Answers each request with this, and closes.
     Says(String),
     /// Accepts and never answers.
@@ -55,6 +57,11 @@ impl FakeProxy {
         self.asked.lock().unwrap().clone()
     }
 
+    /// Where it was asked to lead, or what for.
+    pub fn targets(&self) -> Vec<String> {
+        self.asked().iter().map(|head| head.split(' ').nth(1).unwrap_or_default().to_owned()).collect()
+    }
+
     fn serve(&self, mut client: TcpStream) {
         client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let manner = self.manner.lock().unwrap().clone();
@@ -67,7 +74,8 @@ impl FakeProxy {
         let Some(head) = read_head(&mut client) else { return };
         self.asked.lock().unwrap().push(head.clone());
         match manner {
-            Manner::Leads => lead_on(client, &head),
+            Manner::Leads => lead_on(client, &head, None),
+            Manner::LeadsTo(address) => lead_on(client, &head, Some(&address)),
             Manner::Says(answer) => {
                 let _ = client.write_all(answer.as_bytes());
             }
@@ -147,10 +155,10 @@ fn read_head(client: &mut TcpStream) -> Option<String> {
 }
 
 /// Leads on by CONNECT, or sends the one request on to the server that its target names. Names below `.test` are this machine.
-fn lead_on(mut client: TcpStream, head: &str) {
+fn lead_on(mut client: TcpStream, head: &str, address: Option<&str>) {
     let target = head.split(' ').nth(1).unwrap_or_default();
     let connect = head.starts_with("CONNECT ");
-    let authority = if connect { target } else { target.split('/').nth(2).unwrap_or_default() };
+    let authority = if connect { address.unwrap_or(target) } else { target.split('/').nth(2).unwrap_or_default() };
     let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "80"));
     let Ok(mut server) = TcpStream::connect((here(host), port.parse().unwrap())) else {
         let _ = client.write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n");
