@@ -116,7 +116,8 @@ impl Gateway {
         let mut attempts = Vec::new();
         let last = steps.last().map(|s| s.upstream);
         let patience = |step: &Step| self.patience(&fetch.plan, step);
-        let mut turns = Turns::new(&steps, patience, |step| self.ask_member(step, last, &fetch));
+        let mut turns =
+            Turns::new(&steps, patience, |step, resort| self.ask_member(step, resort || last == Some(step.upstream), &fetch));
         while let Some(Turn { step, started, result }) = turns.next().await {
             let verdict = match result {
                 Ok(part) => {
@@ -129,6 +130,9 @@ impl Gateway {
                 Err(verdict) => verdict,
             };
             let failure = verdict.failure().map(|e| &e.failure);
+            if matches!(failure, Some(Failure::Outage(Outage::Suspect(_)))) && turns.defer(step) {
+                continue;
+            }
             if let (Some(e), Some(Failure::Corrupt(_))) = (verdict.failure(), failure) {
                 let upstream = &self.members[step.upstream].name;
                 tracing::error!(%upstream, ask = %fetch.ask, error = %e, "an upstream sent a corrupt answer");
@@ -151,7 +155,7 @@ impl Gateway {
     where
         T: Send + 'a,
         F: Future<Output = T> + Send + 'a,
-        A: Fn(Step) -> F,
+        A: Fn(Step, bool) -> F,
         P: Fn(&Step) -> Option<Duration>,
     {
         turns.overtake(|step, started| {
@@ -175,13 +179,13 @@ impl Gateway {
     }
 
     /// The call for a step, which says whether another is asked where this one fails.
-    pub(super) fn call_for(plan: &Plan, step: &Step, last: Option<usize>, call: &Call) -> Call {
-        let others = last != Some(step.upstream) && plan.route.goes_on(step, FailureClass::Outage);
+    pub(super) fn call_for(plan: &Plan, step: &Step, last: bool, call: &Call) -> Call {
+        let others = !last && plan.route.goes_on(step, FailureClass::Outage);
         Call { others, ..call.clone() }
     }
 
     /// Asks one member for a part, unless it is remembered that it does not have it.
-    async fn ask_member(&self, step: Step, last: Option<usize>, fetch: &Fetch) -> Result<Part, Verdict> {
+    async fn ask_member(&self, step: Step, last: bool, fetch: &Fetch) -> Result<Part, Verdict> {
         if let Some((e, _)) = self.remembered_absence(step.upstream, &fetch.ask) {
             Err(Verdict::Remembered(e))
         } else {

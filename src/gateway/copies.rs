@@ -137,7 +137,8 @@ impl Gateway {
         let mut cached_only_miss = false;
         trail.cache = CacheStatus::Hit;
         let last = plan.route.steps.last().map(|s| s.upstream);
-        let ask_member = |step: Step| async move {
+        let ask_member = |step: Step, resort: bool| async move {
+            let last = resort || last == Some(step.upstream);
             let on_disk = self.read_copies(&[step.upstream], ask).await.pop().flatten();
             self.copy(step.upstream, ask, on_disk, &Self::call_for(plan, &step, last, call)).await
         };
@@ -161,6 +162,9 @@ impl Gateway {
                         (_, false) => Lifetime::Passing,
                     };
                     return Ok((bytes, lifetime));
+                }
+                Err(UpstreamError { failure: Failure::Outage(Outage::Suspect(_)), .. }) if turns.defer(step) => {
+                    (all_absent, first) = (false, false);
                 }
                 Err(e) => {
                     trail.attempts.push(copy.attempt);
@@ -270,7 +274,9 @@ impl Gateway {
             Ask::Query(module, query) => upstream.info(module, query, &call).await.map(|info| info.json),
             Ask::Info(_) | Ask::GoMod(_) | Ask::Zip(_) => Err(UpstreamError::corrupt("not a question whose answer changes")),
         };
-        if let Err(e) = &result {
+        if let Err(e) = &result
+            && !matches!(e.failure, Failure::Outage(Outage::Suspect(_)))
+        {
             self.remember(member, &ask, e);
             if e.failure.class() == FailureClass::Corrupt {
                 tracing::error!(upstream = %self.members[member].name, %ask, error = %e, "an upstream sent a corrupt answer");

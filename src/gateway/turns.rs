@@ -38,6 +38,8 @@ pub(super) struct Turns<'a, T, A, P> {
     waiting: VecDeque<Step>,
     /// The upstreams of all steps, in order.
     order: Vec<usize>,
+    /// Those that are asked when nobody else has answered.
+    deferred: Vec<usize>,
     /// The steps that are being asked, in the order of the chain.
     asked: Vec<Asked>,
     asking: FuturesUnordered<Asking<'a, T>>,
@@ -49,12 +51,12 @@ impl<'a, T, F, A, P> Turns<'a, T, A, P>
 where
     T: Send + 'a,
     F: Future<Output = T> + Send + 'a,
-    A: Fn(Step) -> F,
+    A: Fn(Step, bool) -> F,
     P: Fn(&Step) -> Option<Duration>,
 {
     pub(super) fn new(steps: &[Step], patience: P, ask: A) -> Self {
         let (waiting, order) = (steps.iter().copied().collect(), steps.iter().map(|s| s.upstream).collect());
-        Self { ask, patience, waiting, order, asked: Vec::new(), asking: FuturesUnordered::new(), due: None }
+        Self { ask, patience, waiting, order, deferred: Vec::new(), asked: Vec::new(), asking: FuturesUnordered::new(), due: None }
     }
 
     /// The next that comes back, whichever it is; `None` when all did that are to be asked.
@@ -92,8 +94,9 @@ where
     fn begin(&mut self) -> bool {
         let Some(step) = self.waiting.pop_front() else { return false };
         let started = std::time::Instant::now();
-        let patience = (self.patience)(&step);
-        let asking = (self.ask)(step);
+        let resort = self.deferred.contains(&step.upstream);
+        let patience = (self.patience)(&step).filter(|_| !resort);
+        let asking = (self.ask)(step, resort);
         let (alive, mut dropped) = oneshot::channel::<()>();
         self.asking.push(Box::pin(async move {
             tokio::select! {
@@ -104,6 +107,16 @@ where
         self.asked.push(Asked { step, started, _alive: alive });
         self.due = patience.map(|patience| Instant::now() + patience);
         true
+    }
+
+    /// Asks this one again when nobody else is left, as the last resort, of which the question is told. Once: whether it is so.
+    pub(super) fn defer(&mut self, step: Step) -> bool {
+        let first = !self.deferred.contains(&step.upstream);
+        if first {
+            self.deferred.push(step.upstream);
+            self.waiting.push_back(step);
+        }
+        first
     }
 
     /// Nobody after this step is asked any more, and those who are being asked already are dropped. Those before it, which it
@@ -136,7 +149,7 @@ mod tests {
     }
 
     async fn order(plan: &'static [(u64, bool)], hedge_after: Option<u64>) -> (Vec<usize>, Vec<usize>) {
-        let ask = |step: Step| async move {
+        let ask = |step: Step, _: bool| async move {
             let (wait, good) = plan[step.upstream];
             tokio::time::sleep(Duration::from_millis(wait)).await;
             good
@@ -158,7 +171,7 @@ mod tests {
     async fn a_failure_that_ends_the_chain_drops_what_came_after_it() {
         // The first is late and then fails in a way that ends the chain, while the second is being asked.
         let waits = [60, 100, 1];
-        let ask = |step: Step| async move {
+        let ask = |step: Step, _: bool| async move {
             tokio::time::sleep(Duration::from_millis(waits[step.upstream])).await;
             step.upstream
         };
@@ -167,6 +180,20 @@ mod tests {
         assert_eq!(first.result, 0);
         turns.stop(&first.step);
         assert!(turns.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn one_that_is_deferred_comes_last() {
+        let ask = |step: Step, resort: bool| async move { (step.upstream, resort) };
+        let mut turns = Turns::new(&steps(3), |_: &Step| None, ask);
+        let mut came = Vec::new();
+        while let Some(turn) = turns.next().await {
+            came.push(turn.result);
+            if turn.result == (0, false) {
+                assert!(turns.defer(turn.step));
+            }
+        }
+        assert_eq!(came, [(0, false), (1, false), (2, false), (0, true)]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -63,6 +63,8 @@ pub enum Outage {
         /// Whether that was a time limit.
         hangs: bool,
     },
+    /// It was not asked at first: it was late a moment ago, for this reason, and others may have the answer.
+    Suspect(Arc<str>),
     /// It had not answered within its route's `hedge_after`, and another upstream was faster.
     Overtaken(Duration),
 }
@@ -124,7 +126,9 @@ impl Failure {
     pub fn is_timeout(&self) -> bool {
         match self {
             Self::Outage(Outage::Network(e)) => e.is_timeout(),
-            Self::Outage(Outage::DiskHangs(_) | Outage::Overtaken(_) | Outage::Open { hangs: true, .. }) => true,
+            Self::Outage(Outage::DiskHangs(_) | Outage::Overtaken(_) | Outage::Suspect(_) | Outage::Open { hangs: true, .. }) => {
+                true
+            }
             _ => false,
         }
     }
@@ -188,6 +192,7 @@ impl fmt::Display for Outage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => f.write_str(&status_text(*status)),
+            Self::Suspect(why) => write!(f, "not asked, it was late a moment ago: {why}"),
             Self::Overtaken(after) => write!(f, "no answer after {}, when another upstream had one", show_elapsed(*after)),
             Self::Network(e) => write!(f, "{e}"),
             Self::Disk(e) => write!(f, "{e}"),

@@ -7,7 +7,7 @@
 //!
 //! One that hung once, or that another upstream overtook, is suspect. From then on chains that may go on do not wait for it alone
 //! ([`Upstream::suspect`]): one of their requests at a time is its scout, beside which the next upstream is asked at once, and the
-//! others go on without it. A scout runs on when nobody waits for it any more, so that its end is known. So a hanging upstream
+//! others go on without it, and come back to it only when nobody else has the answer. A scout runs on when nobody waits for it any more, so that its end is known. So a hanging upstream
 //! costs its first request a time limit, and those after it nothing.
 //!
 //! What counts is that the upstream cannot be reached, does not answer in time, breaks off before it has answered, or says 502,
@@ -119,7 +119,9 @@ impl Breaker {
             Passage::Refused(Failure::Outage(Outage::Open { rest, why: Arc::clone(why), hangs }).into())
         };
         let refusal = match &state.position {
-            Position::Closed { suspect: Some(why), .. } if others => refused(Duration::ZERO, why, true),
+            Position::Closed { suspect: Some(why), .. } if others => {
+                Passage::Refused(Failure::Outage(Outage::Suspect(Arc::clone(why))).into())
+            }
             Position::Closed { .. } => return Passage::Free,
             Position::Open { until, why, hangs } => {
                 let rest = until.saturating_duration_since(Instant::now());
@@ -245,7 +247,9 @@ fn sign(failure: Option<&Failure>) -> Sign {
             EgressError::Stopped => Sign::Nothing,
             _ => Sign::Fails,
         },
-        Some(Failure::Busy(Busy::NoTurn { .. }) | Failure::Outage(Outage::Open { .. } | Outage::Overtaken(_))) => Sign::Nothing,
+        Some(
+            Failure::Busy(Busy::NoTurn { .. }) | Failure::Outage(Outage::Open { .. } | Outage::Suspect(_) | Outage::Overtaken(_)),
+        ) => Sign::Nothing,
         Some(Failure::Outage(Outage::Status(_) | Outage::Disk(_))) => Sign::Works,
         Some(Failure::Absent(_) | Failure::Denied(_) | Failure::Busy(Busy::Said { .. }) | Failure::Corrupt(_)) => Sign::Works,
     }

@@ -352,12 +352,21 @@ fn the_next_upstream_is_asked_when_the_first_is_late_and_a_late_one_is_left_alon
     let (first, second) = (Upstream::start(), Upstream::start());
     let tables = upstream("first", &first.url(), "") + &upstream("second", &second.url(), "");
     let gate = Gate::start(&(tables + &route("*", &["first", "second"], "fallback = \"any-error\"\nhedge_after = \"200ms\"")));
-    first.set(branch, Reply::Hang);
-    second.set(branch, Reply::Good(module().info()));
-    assert_eq!(gate.get(branch).body, module().info());
     first.set(INFO, Reply::Good(module().info()));
     assert_eq!(gate.get(INFO).status, 200);
     assert_eq!(second.count(INFO), 0);
+    first.set(branch, Reply::Hang);
+    second.set(branch, Reply::Good(module().info()));
+    assert_eq!(gate.get(branch).body, module().info());
+    // It is suspect now, and its scout out there. What nobody else has it is asked for all the same.
+    let only = Module::new("example.com/only", "v1.0.0");
+    for part in ["info", "mod"] {
+        let body = if part == "info" { only.info() } else { only.go_mod.clone().into_bytes() };
+        first.set(&only.url(part), Reply::Good(body));
+        assert_eq!(gate.get(&only.url(part)).status, 200, "{}", gate.log());
+    }
+    first.set("/example.com/only/@v/dev.info", Reply::Good(only.info()));
+    assert_eq!(gate.get("/example.com/only/@v/dev.info").status, 200);
 }
 
 #[test]
