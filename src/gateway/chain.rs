@@ -49,6 +49,9 @@ enum Part {
     Zip(Incoming),
 }
 
+/// How long a small answer waits for its lane to the disk.
+const LANE_PATIENCE: Duration = Duration::from_millis(20);
+
 type ChainKey = (usize, Ask);
 
 /// One fetch along a chain.
@@ -137,10 +140,11 @@ impl Gateway {
                 let upstream = &self.members[step.upstream].name;
                 tracing::error!(%upstream, ask = %fetch.ask, error = %e, "an upstream sent a corrupt answer");
             }
-            if failure.is_none_or(|f| !fetch.plan.route.goes_on(&step, f.class())) {
-                turns.stop(&step);
-            }
+            let ends = failure.is_none_or(|f| !fetch.plan.route.goes_on(&step, f.class()));
             attempts.push(self.attempt(step.upstream, verdict, started));
+            if ends {
+                turns.stop(&step, |step, started| attempts.push(self.attempt(step.upstream, Verdict::GivenUp, started)));
+            }
         }
         drop(turns);
         fetch.land(None, &attempts, None);
@@ -206,6 +210,8 @@ impl Gateway {
         let land = |answer| fetch.land(Some((member, answer)), attempts, Some(self.attempt(member, Verdict::Fetched, started)));
         match part {
             Part::Small(bytes) => {
+                // Askers are slowed down to what the disk can take rather than refused when it cannot.
+                let _backlog = self.backlog.acquire().await;
                 land(Answer::bytes(bytes.clone(), kind_of(&fetch.ask), Lifetime::Immutable));
                 self.keep(member, fetch.ask.clone(), bytes).await;
                 Ok(())
@@ -340,7 +346,8 @@ impl Gateway {
     async fn keep(&self, member: usize, ask: Ask, bytes: Bytes) {
         let folder = self.members[member].folder.clone();
         if folder.is_writable() {
-            let _lane = self.storing.acquire().await;
+            // When many wait, they go side by side after all: the disk then syncs several by one effort.
+            let _lane = tokio::time::timeout(LANE_PATIENCE, self.storing.acquire()).await;
             stored(tokio::task::spawn_blocking(move || folder.keep(&ask, &bytes)).await);
         }
     }

@@ -21,7 +21,7 @@ use crate::base::Call;
 use crate::module::Ask;
 use crate::route::{FailureClass, PartialRule, Plan, Step};
 use crate::store::Folder;
-use crate::upstream::{Failure, MAX_LIST, Outage, UpstreamError};
+use crate::upstream::{Busy, Failure, MAX_LIST, Outage, UpstreamError};
 
 /// What asking an upstream anew brought.
 pub(super) type Copied = Result<Bytes, UpstreamError>;
@@ -44,9 +44,10 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
-    /// A single copy.
-    pub(super) fn of_one((bytes, lifetime): (Bytes, Lifetime)) -> Self {
-        Self { copies: vec![bytes], missing: Vec::new(), lifetime }
+    /// A single copy, or none.
+    pub(super) fn of(copy: Option<(Bytes, Lifetime)>) -> Self {
+        let lifetime = copy.as_ref().map_or(Lifetime::Passing, |(_, lifetime)| *lifetime);
+        Self { copies: copy.into_iter().map(|(bytes, _)| bytes).collect(), missing: Vec::new(), lifetime }
     }
 }
 
@@ -86,8 +87,11 @@ impl Gateway {
         let patience = |step: &Step| self.patience(plan, step).filter(|_| hedges).map(|p| started + p);
         let until: Vec<Option<Instant>> = steps.iter().map(patience).collect();
         let asked = members.clone().into_iter().zip(on_disk.clone()).enumerate();
+        // A suspect is left to its scout, as the others are there.
+        let others = &Call { others: hedges && steps.len() > 1, ..call.clone() };
         let mut asking: FuturesUnordered<_> =
-            asked.map(|(n, (member, copy))| async move { (n, self.copy(member, ask, copy, call).await) }).collect();
+            asked.map(|(n, (member, copy))| async move { (n, self.copy(member, ask, copy, others).await) }).collect();
+        let mut overloaded = None;
         let mut copies: Vec<Option<Copy>> = steps.iter().map(|_| None).collect();
         while !asking.is_empty() {
             let late = copies.iter().zip(&until).filter(|(copy, _)| copy.is_none()).map(|(_, until)| *until);
@@ -102,19 +106,42 @@ impl Gateway {
             };
             tokio::select! {
                 biased;
-                Some((n, copy)) = asking.next() => copies[n] = Some(copy?),
+                Some((n, copy)) = asking.next() => match copy {
+                    Ok(copy) => copies[n] = Some(copy),
+                    Err(e) => {
+                        let busy = Failure::Busy(Busy::NoTurn { why: format!("not asked: {e}"), retry_after: None });
+                        let attempt = self.attempt(members[n], Verdict::Failed(busy.clone().into()), started);
+                        copies[n] = Some(Copy { result: Err(busy.into()), attempt, lifetime: Lifetime::Passing });
+                        overloaded = Some(e);
+                    }
+                },
                 () = overdue => break,
             }
         }
-        let late =
-            |(copy, (member, on_disk)): (Option<Copy>, (usize, _))| copy.unwrap_or_else(|| self.late(member, on_disk, started));
+        drop(asking);
+        let come = copies.iter().flatten().any(|c| c.result.is_ok());
+        if let Some(e) = overloaded.filter(|_| !come) {
+            return Err(e);
+        }
+        for (copy, member) in copies.iter_mut().zip(&members).filter(|_| !come) {
+            let suspect = |c: &Copy| matches!(&c.result, Err(e) if matches!(e.failure, Failure::Outage(Outage::Suspect(_))));
+            if copy.as_ref().is_some_and(suspect) {
+                *copy = Some(self.copy(*member, ask, None, call).await?);
+            }
+        }
+        let hedge = plan.route.hedge_after.unwrap_or(Duration::MAX);
+        let late = |(copy, (member, on_disk)): (Option<Copy>, (usize, _))| {
+            copy.unwrap_or_else(|| self.late(member, on_disk, started, hedge))
+        };
         Ok(copies.into_iter().zip(members.into_iter().zip(on_disk)).map(late).collect())
     }
 
     /// What stands for the copy of an upstream that is late. Its flight goes on, for the next time.
-    fn late(&self, member: usize, on_disk: Option<(Bytes, SystemTime)>, started: Instant) -> Copy {
+    fn late(&self, member: usize, on_disk: Option<(Bytes, SystemTime)>, started: Instant, hedge: Duration) -> Copy {
         let waited = started.elapsed();
-        self.members[member].upstream.overtaken(waited);
+        if waited >= hedge {
+            self.members[member].upstream.overtaken(waited);
+        }
         let late: UpstreamError = Failure::Outage(Outage::Overtaken(waited)).into();
         let (result, verdict) = match on_disk {
             Some((bytes, modified)) => (Ok(bytes), Verdict::Stale(Age::of(modified).duration(), Some(late))),
@@ -171,7 +198,10 @@ impl Gateway {
                     all_absent &= e.failure.class() == FailureClass::Absent && !call.cached_only;
                     first = false;
                     if !plan.route.goes_on(&step, e.failure.class()) {
-                        turns.stop(&step);
+                        let attempts = &mut trail.attempts;
+                        turns.stop(&step, |step, started| {
+                            attempts.push(self.attempt(step.upstream, Verdict::GivenUp, started));
+                        });
                     }
                 }
             }
@@ -300,6 +330,6 @@ fn worse(so_far: CacheStatus, verdict: &Verdict) -> CacheStatus {
     match (so_far, verdict) {
         (CacheStatus::Miss, _) | (_, Verdict::Fetched | Verdict::Failed(_) | Verdict::NotCached) => CacheStatus::Miss,
         (CacheStatus::Stale, _) | (_, Verdict::Stale(..)) => CacheStatus::Stale,
-        (other, Verdict::Fresh(_) | Verdict::Remembered(_)) => other,
+        (other, Verdict::Fresh(_) | Verdict::Remembered(_) | Verdict::GivenUp) => other,
     }
 }

@@ -98,10 +98,14 @@ pub struct Gateway {
     runtime: Handle,
     /// Small answers that are being stored. Askers have them already; many syncs at once would only disturb those who wait.
     storing: Semaphore,
+    /// Small answers that are or wait to be.
+    backlog: Semaphore,
 }
 
 /// So many small answers are stored at once.
-const STORING: usize = 2;
+const STORING: usize = 4;
+/// So many may wait for that, where as many fetches may be under way.
+const BACKLOG: usize = 256;
 
 impl Gateway {
     /// Puts a gateway together. Fetches run on `runtime`; routes name members by their place.
@@ -116,6 +120,7 @@ impl Gateway {
             refreshes: Flights::new(settings.max_fetches.saturating_mul(4)),
             runtime,
             storing: Semaphore::new(STORING),
+            backlog: Semaphore::new((settings.max_fetches / 4).clamp(1, BACKLOG)),
         })
     }
 
@@ -235,7 +240,12 @@ impl Gateway {
         let gathered = match plan.route.list {
             ListMode::Merge => self.gather(plan, &ask, call, trail).await?,
             // Whom the fallback rule does not let have their turn, nobody asks.
-            ListMode::First => Gathered::of_one(self.first_copy(plan, &ask, call, trail).await?),
+            ListMode::First => match self.first_copy(plan, &ask, call, trail).await {
+                Ok(copy) => Gathered::of(Some(copy)),
+                // The list may have had pseudo-versions all the same.
+                Err(GatewayError::Chain(ChainVerdict::Absent, _)) => Gathered::of(None),
+                Err(e) => return Err(e),
+            },
         };
         let offered: Vec<Info> = gathered.copies.iter().filter_map(|json| Info::parse(json.clone()).ok()).collect();
         let pseudo = merged.as_ref().map_or(&[][..], |m| &m.list.pseudo);

@@ -52,6 +52,8 @@ pub enum Verdict {
     Failed(UpstreamError),
     /// It said a moment ago that it does not have it, and was not asked again.
     Remembered(UpstreamError),
+    /// It was being asked when the chain ended before it.
+    GivenUp,
     /// There is no copy, and the request asks the cache alone.
     NotCached,
 }
@@ -61,7 +63,7 @@ impl Verdict {
     pub fn failure(&self) -> Option<&UpstreamError> {
         match self {
             Self::Failed(e) | Self::Remembered(e) => Some(e),
-            Self::Fetched | Self::Fresh(_) | Self::Stale(..) | Self::NotCached => None,
+            Self::Fetched | Self::Fresh(_) | Self::Stale(..) | Self::GivenUp | Self::NotCached => None,
         }
     }
 }
@@ -76,6 +78,7 @@ impl fmt::Display for Verdict {
             Self::Stale(a, Some(e)) => write!(f, "copy, {} old, because: {e}", age(a)),
             Self::Failed(e) => write!(f, "{e}"),
             Self::Remembered(e) => write!(f, "{e}, remembered"),
+            Self::GivenUp => f.write_str("given up, the chain ended before it"),
             Self::NotCached => f.write_str("not cached"),
         }
     }

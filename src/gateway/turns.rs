@@ -79,7 +79,7 @@ where
                     let Some(turn) = turn else { continue };
                     // Where the one that began last has failed, the next need not be waited for.
                     if self.asked.last().is_some_and(|a| a.step.upstream == turn.step.upstream) {
-                        self.due = self.due.map(|_| Instant::now());
+                        self.due = Some(Instant::now());
                     }
                     self.asked.retain(|a| a.step.upstream != turn.step.upstream);
                     return Some(turn);
@@ -121,11 +121,18 @@ where
 
     /// Nobody after this step is asked any more, and those who are being asked already are dropped. Those before it, which it
     /// overtook, may still answer.
-    pub(super) fn stop(&mut self, after: &Step) {
+    /// `told` hears of each that is dropped.
+    pub(super) fn stop(&mut self, after: &Step, mut told: impl FnMut(Step, std::time::Instant)) {
         self.waiting.clear();
         let place = |step: &Step| self.order.iter().position(|upstream| *upstream == step.upstream);
         let at = place(after);
-        self.asked.retain(|a| place(&a.step) < at);
+        self.asked.retain(|asked| {
+            let stays = place(&asked.step) < at;
+            if !stays {
+                told(asked.step, asked.started);
+            }
+            stays
+        });
     }
 
     /// Drops the questions that are under way, because another answer came first. They can be asked again by [`Turns::next`].
@@ -178,8 +185,21 @@ mod tests {
         let mut turns = Turns::new(&steps(3), |_: &Step| Some(Duration::from_millis(50)), ask);
         let first = turns.next().await.expect("a turn");
         assert_eq!(first.result, 0);
-        turns.stop(&first.step);
+        turns.stop(&first.step, |step, _| assert_eq!(step.upstream, 1));
         assert!(turns.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_begins_when_the_newest_has_failed_though_an_older_one_is_out() {
+        let ask = |step: Step, _: bool| async move {
+            tokio::time::sleep(Duration::from_secs([60, 1, 1][step.upstream])).await;
+            step.upstream
+        };
+        // Only the first is not waited for alone.
+        let patience = |step: &Step| (step.upstream == 0).then_some(Duration::ZERO);
+        let mut turns = Turns::new(&steps(3), patience, ask);
+        assert_eq!(turns.next().await.map(|t| t.result), Some(1));
+        assert_eq!(turns.next().await.map(|t| t.result), Some(2));
     }
 
     #[tokio::test]

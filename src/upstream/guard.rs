@@ -5,8 +5,8 @@
 //! upstream hangs, those who wait for it already are let go too. When its time is over, one request goes through as a scout, which
 //! finds out: its success closes the breaker, its failure opens it again.
 //!
-//! One that hung once, or that another upstream overtook, is suspect. From then on chains that may go on do not wait for it alone
-//! ([`Upstream::suspect`]): one of their requests at a time is its scout, beside which the next upstream is asked at once, and the
+//! One that hung once, or that others overtook a few times in a row, is suspect. From then on chains that may go on do not wait for it alone
+//! ([`Upstream::suspect`]): one of their requests a second is its scout, beside which the next upstream is asked at once, and the
 //! others go on without it, and come back to it only when nobody else has the answer. A scout runs on when nobody waits for it any more, so that its end is known. So a hanging upstream
 //! costs its first request a time limit, and those after it nothing.
 //!
@@ -47,6 +47,8 @@ enum Position {
     Closed {
         /// So many failed in a row.
         failures: u32,
+        /// So often in a row another upstream was faster.
+        overtaken: u32,
         /// Why it may be as well not to wait for it alone.
         suspect: Option<Arc<str>>,
     },
@@ -60,11 +62,15 @@ enum Position {
     },
 }
 
+impl Position {
+    const CALM: Self = Self::Closed { failures: 0, overtaken: 0, suspect: None };
+}
+
 #[derive(Debug)]
 struct State {
     position: Position,
-    /// Whether a scout is under way.
-    scouting: bool,
+    /// When the newest scout set out, where one is under way.
+    scout: Option<Instant>,
 }
 
 /// How a request goes through.
@@ -75,14 +81,20 @@ enum Passage {
     Refused(UpstreamError),
 }
 
-/// The one scout that is under way. Dropped, it makes room for the next.
-struct Scout(Arc<Breaker>);
+/// A scout that is under way. Dropped, it makes room for the next.
+struct Scout(Arc<Breaker>, Instant);
 
 impl Drop for Scout {
     fn drop(&mut self) {
-        self.0.state().scouting = false;
+        let mut state = self.0.state();
+        state.scout = state.scout.filter(|newest| *newest != self.1);
     }
 }
+
+/// One scout may be slow for a reason of its own; after so long another sets out.
+const NEXT_SCOUT: Duration = Duration::from_secs(1);
+/// So often in a row another upstream has to be faster.
+const OVERTAKEN: u32 = 3;
 
 /// What the end of a request says of the upstream as a whole.
 enum Sign {
@@ -131,11 +143,12 @@ impl Breaker {
                 refused(rest, why, *hangs)
             }
         };
-        if state.scouting {
+        let now = Instant::now();
+        if state.scout.is_some_and(|newest| now.duration_since(newest) < NEXT_SCOUT) {
             return refusal;
         }
-        state.scouting = true;
-        Passage::Scout(Scout(Arc::clone(self)))
+        state.scout = Some(now);
+        Passage::Scout(Scout(Arc::clone(self), now))
     }
 
     fn open(&self, state: &mut State, failure: &Failure) {
@@ -153,21 +166,22 @@ impl Breaker {
             (Sign::Nothing, ..) => {}
             (Sign::Works, Position::Open { .. }, _) => {
                 tracing::info!(upstream = %self.name, "the circuit breaker closed: the upstream works again");
-                state.position = Position::Closed { failures: 0, suspect: None };
+                state.position = Position::CALM;
                 self.hangs.send_replace(false);
             }
-            (Sign::Works, Position::Closed { failures, suspect }, _) => {
-                *failures = 0;
-                if suspect.take().is_some() {
+            (Sign::Works, Position::Closed { failures, suspect, .. }, _) => {
+                if suspect.is_some() && *failures > 0 {
                     tracing::info!(upstream = %self.name, "the upstream answers again");
                 }
+                state.position = Position::CALM;
             }
-            (Sign::Fails, Position::Closed { failures, suspect }, Some(failure)) => {
+            (Sign::Fails, Position::Closed { failures, suspect, .. }, Some(failure)) => {
                 *failures += 1;
                 if *failures >= self.settings.failures {
                     self.open(state, failure);
-                } else if failure.is_timeout() {
-                    self.suspect(suspect, failure);
+                } else if failure.is_timeout() && suspect.is_none() {
+                    tracing::info!(upstream = %self.name, reason = %failure, "the upstream hung and is not waited for alone");
+                    *suspect = Some(failure.to_string().into());
                 }
             }
             // Only a scout's failure is news.
@@ -175,20 +189,12 @@ impl Breaker {
             (Sign::Fails, ..) => {}
         }
     }
-
-    fn suspect(&self, suspect: &mut Option<Arc<str>>, failure: &Failure) {
-        if suspect.is_none() {
-            let why: Arc<str> = failure.to_string().into();
-            tracing::info!(upstream = %self.name, reason = %why, "the upstream is late and is not waited for alone");
-            *suspect = Some(why);
-        }
-    }
 }
 
 impl Guarded {
     /// Puts a breaker before an upstream.
     pub fn new(name: Arc<str>, inner: Arc<dyn Upstream>, settings: Settings) -> Self {
-        let state = Mutex::new(State { position: Position::Closed { failures: 0, suspect: None }, scouting: false });
+        let state = Mutex::new(State { position: Position::CALM, scout: None });
         Self { inner, breaker: Arc::new(Breaker { name, settings, state, hangs: watch::channel(false).0 }) }
     }
 
@@ -306,9 +312,13 @@ impl Upstream for Guarded {
 
     fn overtaken(&self, after: Duration) {
         if self.breaker.settings.failures > 0
-            && let Position::Closed { suspect, .. } = &mut self.breaker.state().position
+            && let Position::Closed { overtaken, suspect, .. } = &mut self.breaker.state().position
         {
-            self.breaker.suspect(suspect, &Failure::Outage(Outage::Overtaken(after)));
+            *overtaken += 1;
+            if *overtaken >= OVERTAKEN && suspect.is_none() {
+                tracing::debug!(upstream = %self.breaker.name, "the upstream is late and is not waited for alone");
+                *suspect = Some(Failure::Outage(Outage::Overtaken(after)).to_string().into());
+            }
         }
     }
 }
@@ -397,13 +407,39 @@ mod tests {
         (Guarded::new("u".into(), Arc::new(canned), settings), answers, asked)
     }
 
+    fn overtake(guarded: &Guarded, times: u32) {
+        for _ in 0..times {
+            guarded.overtaken(Duration::from_millis(800));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_scout_is_followed_by_another() {
+        let (guarded, answers, asked) = guarded(503);
+        let (module, call) = (ModulePath::parse("example.com/m").expect("path"), Call::new());
+        for _ in 0..2 {
+            assert!(guarded.list(&module, &call).await.is_err());
+        }
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        answers.store(1, Ordering::SeqCst);
+        let short = Duration::from_millis(20);
+        assert!(tokio::time::timeout(short, guarded.list(&module, &call)).await.is_err(), "the scout hangs");
+        answers.store(200, Ordering::SeqCst);
+        assert!(guarded.list(&module, &call).await.is_err(), "while it is out there the others are refused");
+        tokio::time::sleep(NEXT_SCOUT).await;
+        assert!(guarded.list(&module, &call).await.is_ok());
+        assert_eq!((asked.load(Ordering::SeqCst), guarded.state()), (4, None));
+    }
+
     #[tokio::test]
     async fn a_suspect_has_one_scout_who_runs_on_and_the_others_go_on() {
         let (guarded, _, asked) = guarded(1);
         let (module, call) = (ModulePath::parse("example.com/m").expect("path"), Call::new());
         let others = Call { others: true, ..call.clone() };
         assert!(!guarded.suspect());
-        guarded.overtaken(Duration::from_millis(800));
+        overtake(&guarded, OVERTAKEN - 1);
+        assert!(!guarded.suspect());
+        overtake(&guarded, 1);
         assert!(guarded.suspect() && guarded.state().is_some_and(|s| s.contains("no answer after 800 ms")));
         // The scout is given up by its asker and stays the only one.
         let short = Duration::from_millis(20);
@@ -421,7 +457,7 @@ mod tests {
     async fn a_suspect_that_answers_is_none_any_more() {
         let (guarded, ..) = guarded(404);
         let (module, call) = (ModulePath::parse("example.com/m").expect("path"), Call { others: true, ..Call::new() });
-        guarded.overtaken(Duration::from_secs(1));
+        overtake(&guarded, OVERTAKEN);
         assert!(guarded.list(&module, &call).await.is_err());
         assert!(!guarded.suspect() && guarded.state().is_none());
     }

@@ -342,22 +342,22 @@ fn the_next_upstream_is_asked_when_the_first_is_late_and_a_late_one_is_left_alon
         assert!(answer.whole && answer.body == module.zip());
         late += usize::from(started.elapsed() >= Duration::from_millis(200));
     }
-    // A machine that stands still for a moment may make another one late.
-    assert!((1..=3).contains(&late), "{late}");
-    assert!(gate.log().contains("the upstream is late and is not waited for alone"), "{}", gate.log());
-    // One scout, and then one more when it had come to its limit of two seconds.
-    assert!(first.asked().len() <= 4, "{:?}", first.asked());
+    // Three in a row are waited for, then it is suspect. A machine that stands still for a moment may make another one late.
+    assert!((3..=6).contains(&late), "{late}");
+    // Those, and a scout a second.
+    assert!(first.asked().len() <= 3 + 8, "{:?}", first.asked());
     // A branch too; and the first one that answers in time is taken.
-    let branch = "/example.com/m/@v/main.info";
     let (first, second) = (Upstream::start(), Upstream::start());
     let tables = upstream("first", &first.url(), "") + &upstream("second", &second.url(), "");
     let gate = Gate::start(&(tables + &route("*", &["first", "second"], "fallback = \"any-error\"\nhedge_after = \"200ms\"")));
     first.set(INFO, Reply::Good(module().info()));
     assert_eq!(gate.get(INFO).status, 200);
     assert_eq!(second.count(INFO), 0);
-    first.set(branch, Reply::Hang);
-    second.set(branch, Reply::Good(module().info()));
-    assert_eq!(gate.get(branch).body, module().info());
+    for branch in ["one", "two", "three", "four"].map(|name| format!("/example.com/m/@v/{name}.info")) {
+        first.set(&branch, Reply::Hang);
+        second.set(&branch, Reply::Good(module().info()));
+        assert_eq!(gate.get(&branch).body, module().info());
+    }
     // It is suspect now, and its scout out there. What nobody else has it is asked for all the same.
     let only = Module::new("example.com/only", "v1.0.0");
     for part in ["info", "mod"] {

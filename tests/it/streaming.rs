@@ -467,3 +467,19 @@ fn directories_are_checked_and_may_hang_alone() {
     // With the cache alone a directory is still asked.
     assert!(gate.get(&format!("/cached-only{}", good.url("zip"))).body == good.zip());
 }
+
+#[test]
+fn a_disk_that_is_slower_than_the_upstream_slows_askers_down_and_refuses_nobody() {
+    let up = Upstream::always(Reply::Good(b"module example.com/m\n".to_vec()));
+    let tables = upstream("u", &up.url(), "") + &route("*", &["u"], "");
+    let gate = Gate::start_with(tempfile::tempdir().unwrap(), &tables, &[("MODGATE_SERVER__MAX_FETCHES", "24")]);
+    let statuses = thread::scope(|scope| {
+        let asker = |n: usize| {
+            let gate = &gate;
+            move || (0..40).map(|m| gate.get(&format!("/example.com/m{n}/@v/v1.0.{m}.mod")).status).collect::<Vec<_>>()
+        };
+        let askers: Vec<_> = (0..16).map(|n| scope.spawn(asker(n))).collect();
+        askers.into_iter().flat_map(|a| a.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(statuses.len() == 640 && statuses.iter().all(|status| *status == 200), "{statuses:?}");
+}
