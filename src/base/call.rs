@@ -13,12 +13,14 @@ pub struct Call {
     pub cached_only: bool,
     /// Whether another upstream is asked where this one fails: then trying again is that one's business.
     pub others: bool,
+    /// Whether a late upstream is waited for although others are asked beside it, as for a list that is not to lack its part.
+    pub waits: bool,
 }
 
 impl Call {
     /// A call with a fresh id that may fetch.
     pub fn new() -> Self {
-        Self { id: fresh_id().into(), cached_only: false, others: false }
+        Self { id: fresh_id().into(), cached_only: false, others: false, waits: false }
     }
 }
 

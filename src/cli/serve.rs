@@ -49,10 +49,9 @@ async fn serve(file: Option<&Path>, config: Config, foundation: &Foundation, sha
     let mut reload = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut current = config;
     loop {
         tokio::select! {
-            _ = reload.recv() => read_again(file, &mut current, foundation, shared),
+            _ = reload.recv() => read_again(file, &config, foundation, shared),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
@@ -117,8 +116,8 @@ fn greet(config: &Config) {
     }
 }
 
-/// Reads the configuration again. A bad one changes nothing.
-fn read_again(file: Option<&Path>, current: &mut Config, foundation: &Foundation, shared: &Shared) {
+/// Reads the configuration again. A bad one changes nothing. Some keys are as the start had them.
+fn read_again(file: Option<&Path>, started: &Config, foundation: &Foundation, shared: &Shared) {
     let config = match Config::load(file) {
         Ok(config) => config,
         Err(e) => {
@@ -136,19 +135,18 @@ fn read_again(file: Option<&Path>, current: &mut Config, foundation: &Foundation
         tracing::warn!(%warning, "configuration");
     }
     let fixed = [
-        ("server.listen", config.server.listen != current.server.listen),
-        ("admin.listen", config.server.admin != current.server.admin),
-        ("server.workers", config.server.workers != current.server.workers),
-        ("server.shutdown_grace", config.server.shutdown_grace != current.server.shutdown_grace),
-        ("cache.dir", config.cache.dir != current.cache.dir),
-        ("cache.max_size", config.cache.max_size != current.cache.max_size),
-        ("log", config.log != current.log),
+        ("server.listen", config.server.listen != started.server.listen),
+        ("admin.listen", config.server.admin != started.server.admin),
+        ("server.workers", config.server.workers != started.server.workers),
+        ("server.shutdown_grace", config.server.shutdown_grace != started.server.shutdown_grace),
+        ("cache.dir", config.cache.dir != started.cache.dir),
+        ("cache.max_size", config.cache.max_size != started.cache.max_size),
+        ("log", config.log != started.log),
     ];
     for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
         tracing::warn!(key, "a change of this key takes effect at the next start");
     }
     shared.swap(site);
-    *current = config;
     tracing::info!("the new configuration is in force");
 }
 

@@ -87,8 +87,8 @@ impl Gateway {
         let patience = |step: &Step| self.patience(plan, step).filter(|_| hedges).map(|p| started + p);
         let until: Vec<Option<Instant>> = steps.iter().map(patience).collect();
         let asked = members.clone().into_iter().zip(on_disk.clone()).enumerate();
-        // A suspect is left to its scout, as the others are there.
-        let others = &Call { others: hedges && steps.len() > 1, ..call.clone() };
+        // With hedging a suspect is left to its scout, as the others are there.
+        let others = &Call { others: steps.len() > 1, waits: !hedges, ..call.clone() };
         let mut asking: FuturesUnordered<_> =
             asked.map(|(n, (member, copy))| async move { (n, self.copy(member, ask, copy, others).await) }).collect();
         let mut overloaded = None;

@@ -49,6 +49,10 @@ impl Ask {
         if let Some(module) = path.strip_suffix("/@latest") {
             return Ok(Self::Latest(ModulePath::unescape(module)?));
         }
+        if path.starts_with("sumdb/") {
+            // The go command asks this of every proxy, and goes to the database itself when told no.
+            return Err(AskError::Unknown("the checksum database is not passed on by this version; the go command asks it itself"));
+        }
         let Some((module, file)) = path.rsplit_once("/@v/") else {
             return Err(if path.contains("//") || path.split('/').any(|e| e == "." || e == "..") {
                 Malformed::new("path", &decoded, "double slash or dot elements").into()

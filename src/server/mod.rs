@@ -331,7 +331,7 @@ impl Front {
         let ask = Ask::parse(question).map_err(|e| Refusal::of_ask(&e))?;
         record.what = ask.to_string();
         let by_header = request.headers().get(CACHED_ONLY).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"true"));
-        let call = Call { id: id.into(), cached_only: by_path || by_header, others: false };
+        let call = Call { id: id.into(), cached_only: by_path || by_header, others: false, waits: false };
         let site = self.shared.site();
         let Outcome { result, trail } = site.gateway.answer(&ask, &call).await;
         record.trail = trail;

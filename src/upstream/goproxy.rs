@@ -78,7 +78,7 @@ impl GoProxy {
         let mut repeated = 0;
         loop {
             let error = match ask().await {
-                Err(e) if e.failure.may_pass() && !call.others => e,
+                Err(e) if e.failure.may_pass() && (!call.others || call.waits) => e,
                 result => return result,
             };
             let Some(wait) = self.egress.again(repeated) else { return Err(error) };

@@ -3,7 +3,8 @@
 //!
 //! After so many failures in a row it opens, and the upstream counts as failed without being asked. Where it opens because the
 //! upstream hangs, those who wait for it already are let go too. When its time is over, one request goes through as a scout, which
-//! finds out: its success closes the breaker, its failure opens it again.
+//! finds out: its success closes the breaker, its failure opens it again. A request for which there is nobody else does not wait for
+//! that time: it is a scout itself, or waits a moment for the word of the one that is under way.
 //!
 //! One that hung once, or that others overtook a few times in a row, is suspect. From then on chains that may go on do not wait for it alone
 //! ([`Upstream::suspect`]): one of their requests a second is its scout, beside which the next upstream is asked at once, and the
@@ -73,11 +74,22 @@ struct State {
     scout: Option<Instant>,
 }
 
+/// What those who wait have to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    Closed,
+    Open,
+    /// It is open because the upstream hangs, so that waiting for it is of no use.
+    Hangs,
+}
+
 /// How a request goes through.
 enum Passage {
     Free,
     /// As a scout, whose end is waited for whoever goes away.
     Scout(Scout),
+    /// When a scout has spoken, or else not.
+    Later(UpstreamError),
     Refused(UpstreamError),
 }
 
@@ -108,8 +120,8 @@ struct Breaker {
     name: Arc<str>,
     settings: Settings,
     state: Mutex<State>,
-    /// Whether it is open because the upstream hangs, so that waiting for it is of no use.
-    hangs: watch::Sender<bool>,
+    /// Told of each change.
+    condition: watch::Sender<Condition>,
 }
 
 /// An upstream behind its breaker.
@@ -124,28 +136,32 @@ impl Breaker {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a request may go through; `others` says that another upstream is asked where it may not.
-    fn passage(self: &Arc<Self>, others: bool) -> Passage {
+    /// Whether a request may go through.
+    fn passage(self: &Arc<Self>, call: &Call) -> Passage {
         let mut state = self.state();
         let refused = |rest, why: &Arc<str>, hangs| {
             Passage::Refused(Failure::Outage(Outage::Open { rest, why: Arc::clone(why), hangs }).into())
         };
         let refusal = match &state.position {
-            Position::Closed { suspect: Some(why), .. } if others => {
+            Position::Closed { suspect: Some(why), .. } if call.others && !call.waits => {
                 Passage::Refused(Failure::Outage(Outage::Suspect(Arc::clone(why))).into())
             }
             Position::Closed { .. } => return Passage::Free,
             Position::Open { until, why, hangs } => {
                 let rest = until.saturating_duration_since(Instant::now());
-                if !rest.is_zero() {
-                    return refused(rest, why, *hangs);
+                let refusal = refused(rest, why, *hangs);
+                if call.others && !rest.is_zero() {
+                    return refusal;
                 }
-                refused(rest, why, *hangs)
+                refusal
             }
         };
         let now = Instant::now();
         if state.scout.is_some_and(|newest| now.duration_since(newest) < NEXT_SCOUT) {
-            return refusal;
+            return match refusal {
+                Passage::Refused(e) if !call.others => Passage::Later(e),
+                refusal => refusal,
+            };
         }
         state.scout = Some(now);
         Passage::Scout(Scout(Arc::clone(self), now))
@@ -155,7 +171,7 @@ impl Breaker {
         let (why, hangs, open_for) = (failure.to_string(), failure.is_timeout(), self.settings.open_for);
         tracing::warn!(upstream = %self.name, ?open_for, reason = why, "the circuit breaker opened");
         state.position = Position::Open { until: Instant::now() + open_for, why: why.into(), hangs };
-        self.hangs.send_replace(hangs);
+        self.condition.send_replace(if hangs { Condition::Hangs } else { Condition::Open });
     }
 
     /// How a request ended.
@@ -167,7 +183,7 @@ impl Breaker {
             (Sign::Works, Position::Open { .. }, _) => {
                 tracing::info!(upstream = %self.name, "the circuit breaker closed: the upstream works again");
                 state.position = Position::CALM;
-                self.hangs.send_replace(false);
+                self.condition.send_replace(Condition::Closed);
             }
             (Sign::Works, Position::Closed { failures, suspect, .. }, _) => {
                 if suspect.is_some() && *failures > 0 {
@@ -180,7 +196,7 @@ impl Breaker {
                 if *failures >= self.settings.failures {
                     self.open(state, failure);
                 } else if failure.is_timeout() && suspect.is_none() {
-                    tracing::info!(upstream = %self.name, reason = %failure, "the upstream hung and is not waited for alone");
+                    tracing::warn!(upstream = %self.name, reason = %failure, "the upstream hung and is not waited for alone");
                     *suspect = Some(failure.to_string().into());
                 }
             }
@@ -195,7 +211,7 @@ impl Guarded {
     /// Puts a breaker before an upstream.
     pub fn new(name: Arc<str>, inner: Arc<dyn Upstream>, settings: Settings) -> Self {
         let state = Mutex::new(State { position: Position::CALM, scout: None });
-        Self { inner, breaker: Arc::new(Breaker { name, settings, state, hangs: watch::channel(false).0 }) }
+        Self { inner, breaker: Arc::new(Breaker { name, settings, state, condition: watch::channel(Condition::Closed).0 }) }
     }
 
     async fn pass<T, F>(&self, call: &Call, asking: F) -> Result<T, UpstreamError>
@@ -207,9 +223,18 @@ impl Guarded {
         if breaker.settings.failures == 0 {
             return asking.await;
         }
-        let mut hangs = breaker.hangs.subscribe();
-        let scout = match breaker.passage(call.others) {
-            Passage::Refused(e) => return Err(e),
+        let mut condition = breaker.condition.subscribe();
+        let mut passage = breaker.passage(call);
+        if let Passage::Later(refusal) = passage {
+            // Whatever the scout says, or if it says nothing for long.
+            let _ = tokio::time::timeout(NEXT_SCOUT, condition.changed()).await;
+            if *condition.borrow_and_update() != Condition::Closed {
+                return Err(refusal);
+            }
+            passage = breaker.passage(call);
+        }
+        let scout = match passage {
+            Passage::Refused(e) | Passage::Later(e) => return Err(e),
             Passage::Scout(scout) => scout,
             Passage::Free => {
                 return tokio::select! {
@@ -217,7 +242,7 @@ impl Guarded {
                         breaker.note(result.as_ref().err().map(|e| &e.failure), false);
                         result
                     }
-                    _ = hangs.wait_for(|hangs| *hangs) => Err(breaker.refusal()),
+                    _ = condition.wait_for(|c| *c == Condition::Hangs) => Err(breaker.refusal()),
                 };
             }
         };
@@ -374,7 +399,7 @@ mod tests {
         let (status, asked) = (Arc::clone(&canned.status), Arc::clone(&canned.asked));
         let settings = Settings { failures: 3, open_for: Duration::from_millis(80) };
         let guarded = Guarded::new("u".into(), Arc::new(canned), settings);
-        let (module, call) = (ModulePath::parse("example.com/m").expect("path"), Call::new());
+        let (module, call) = (ModulePath::parse("example.com/m").expect("path"), Call { others: true, ..Call::new() });
         let ask = async |answer: u16| {
             status.store(answer, Ordering::SeqCst);
             let before = asked.load(Ordering::SeqCst);
@@ -416,7 +441,7 @@ mod tests {
     #[tokio::test]
     async fn a_slow_scout_is_followed_by_another() {
         let (guarded, answers, asked) = guarded(503);
-        let (module, call) = (ModulePath::parse("example.com/m").expect("path"), Call::new());
+        let (module, call) = (ModulePath::parse("example.com/m").expect("path"), Call { others: true, ..Call::new() });
         for _ in 0..2 {
             assert!(guarded.list(&module, &call).await.is_err());
         }
@@ -429,6 +454,19 @@ mod tests {
         tokio::time::sleep(NEXT_SCOUT).await;
         assert!(guarded.list(&module, &call).await.is_ok());
         assert_eq!((asked.load(Ordering::SeqCst), guarded.state()), (4, None));
+    }
+
+    #[tokio::test]
+    async fn those_who_have_nobody_else_find_out_themselves_or_wait_a_moment() {
+        let (guarded, answers, asked) = guarded(503);
+        let (module, call) = (ModulePath::parse("example.com/m").expect("path"), Call::new());
+        for count in 1..=4 {
+            assert!(guarded.list(&module, &call).await.is_err());
+            assert_eq!(asked.load(Ordering::SeqCst), count, "a failure that comes at once costs nothing");
+        }
+        answers.store(200, Ordering::SeqCst);
+        let all = futures_util::future::join_all((0..40).map(|_| guarded.list(&module, &call))).await;
+        assert!(all.iter().all(Result::is_ok));
     }
 
     #[tokio::test]
