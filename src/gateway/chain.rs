@@ -50,7 +50,7 @@ enum Part {
 }
 
 /// How long a small answer waits for its lane to the disk.
-const LANE_PATIENCE: Duration = Duration::from_millis(20);
+const LANE_PATIENCE: Duration = Duration::from_millis(200);
 
 type ChainKey = (usize, Ask);
 

@@ -103,7 +103,7 @@ pub struct Gateway {
 }
 
 /// So many small answers are stored at once.
-const STORING: usize = 4;
+const STORING: usize = 1;
 /// So many may wait for that, where as many fetches may be under way.
 const BACKLOG: usize = 256;
 

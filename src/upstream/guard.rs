@@ -106,7 +106,7 @@ impl Drop for Scout {
 /// One scout may be slow for a reason of its own; after so long another sets out.
 const NEXT_SCOUT: Duration = Duration::from_secs(1);
 /// So often in a row another upstream has to be faster.
-const OVERTAKEN: u32 = 3;
+const OVERTAKEN: u32 = 2;
 
 /// What the end of a request says of the upstream as a whole.
 enum Sign {

@@ -342,10 +342,10 @@ fn the_next_upstream_is_asked_when_the_first_is_late_and_a_late_one_is_left_alon
         assert!(answer.whole && answer.body == module.zip());
         late += usize::from(started.elapsed() >= Duration::from_millis(200));
     }
-    // Three in a row are waited for, then it is suspect. A machine that stands still for a moment may make another one late.
-    assert!((3..=6).contains(&late), "{late}");
+    // Two in a row are waited for, then it is suspect. A machine that stands still for a moment may make another one late.
+    assert!((2..=6).contains(&late), "{late}");
     // Those, and a scout a second.
-    assert!(first.asked().len() <= 3 + 8, "{:?}", first.asked());
+    assert!(first.asked().len() <= 2 + 8, "{:?}", first.asked());
     // A branch too; and the first one that answers in time is taken.
     let (first, second) = (Upstream::start(), Upstream::start());
     let tables = upstream("first", &first.url(), "") + &upstream("second", &second.url(), "");
