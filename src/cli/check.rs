@@ -46,8 +46,7 @@ fn describe(upstream: &Upstream) -> String {
 /// The way out, where there is something to say about it. Secrets have no text form.
 fn describe_way(url: &Url, policy: &Policy) -> String {
     let mut said = Vec::new();
-    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    if let Some(proxy) = policy.proxy.choose(url.scheme() == "https", host, url.port_or_known_default().unwrap_or(80)) {
+    if let Some(proxy) = policy.proxy.for_url(url) {
         said.push(format!("through {proxy}"));
     }
     if policy.credentials.is_some() {

@@ -14,6 +14,7 @@ use super::read::{Finding, Item, Place, Reading, Table, beside};
 use super::{Cache, Config, ConfigError, Log, Origin, Server, Upstream, UpstreamKind};
 use crate::base::{Secret, units};
 use crate::egress::credentials::{self, Credentials};
+use crate::egress::proxy::bare;
 use crate::gateway;
 use crate::module::Pattern;
 use crate::route::{FailureClass, Fallback, GoesOn, ListMode, PartialRule, Route, RouteTable, Step};
@@ -457,7 +458,7 @@ fn own_addresses(reading: &Reading, listen: &[SocketAddr], chains: &Chains) {
     for upstream in &chains.upstreams {
         let UpstreamKind::GoProxy(settings, _) = &upstream.kind else { continue };
         let port = settings.url.port_or_known_default();
-        let host = settings.url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let host = bare(settings.url.host_str().unwrap_or_default());
         let ip = host.parse::<IpAddr>().ok();
         let is_self = |own: &SocketAddr| {
             let same_host = match ip {

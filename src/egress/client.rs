@@ -20,6 +20,7 @@ use url::Url;
 
 use super::connect::{ClientTls, Connector, DIAL, Dial, Dialing};
 use super::credentials::basic;
+use super::error::status_may_pass;
 use super::proxy::{Proxy, bare, host_port};
 use super::resume::{Resume, retry_after};
 use super::tls::Party;
@@ -180,7 +181,7 @@ impl Client {
                     self.shared.throttle.note(response.status, response.retry_after);
                     match rest.fits(answer.status(), answer.headers(), response.length) {
                         Ok(()) => return Ok(answer),
-                        Err(_) if matches!(response.status, 429 | 500 | 502..=504) => {}
+                        Err(_) if response.status == 429 || status_may_pass(response.status) => {}
                         Err(why) => return Err(why),
                     }
                 }
@@ -231,7 +232,7 @@ impl Client {
         let headers = self.policy.credentials.as_ref().filter(|_| at_home).map(|c| c.of(url)).unwrap_or_default();
         let host = url.host_str().unwrap_or_default();
         let port = url.port_or_known_default().unwrap_or(80);
-        let via = self.policy.proxy.choose(https, bare(host), port).filter(|proxy| !https && proxy.forwards_http());
+        let via = self.policy.proxy.for_url(url).filter(|proxy| !https && proxy.forwards_http());
         let wire = wire(url, via.is_some())?;
         let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         let mut again = true;
@@ -336,7 +337,7 @@ fn from_proxy(proxy: &Proxy, answer: &Answer, host: &str, port: u16) -> Result<(
     }
     let offers = headers.get_all(PROXY_AUTHENTICATE).filter_map(|v| v.to_str().ok());
     let why = refusal(status.as_u16(), offers, proxy.login.is_some());
-    let may_pass = matches!(status.as_u16(), 500 | 502..=504);
+    let may_pass = status_may_pass(status.as_u16());
     Err(EgressError::Proxy { proxy: proxy.to_string(), to: host_port(bare(host), port), why, may_pass })
 }
 

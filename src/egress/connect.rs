@@ -27,6 +27,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_socks::TargetAddr;
 
+use super::error::status_may_pass;
 use super::proxy::{Proxy, ProxyRule, ProxyScheme, bare, host_port};
 use super::tls::Party;
 use super::tunnel::{self, TunnelError};
@@ -216,7 +217,7 @@ impl Connector {
         doing.replace(format!("waiting for the proxy {proxy} to lead to {to}"));
         let refused = |why: TunnelError| {
             let may_pass = match &why {
-                TunnelError::Refused(status, _) => matches!(status, 500 | 502..=504),
+                TunnelError::Refused(status, _) => status_may_pass(*status),
                 TunnelError::Broken(_) => true,
                 TunnelError::Socks(_) => false,
             };

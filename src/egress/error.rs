@@ -144,6 +144,11 @@ impl EgressError {
     }
 }
 
+/// Whether a server, or a proxy, that answers by this status may well answer otherwise a moment later.
+pub fn status_may_pass(status: u16) -> bool {
+    matches!(status, 500 | 502..=504)
+}
+
 fn of_expected(expected: Option<u64>) -> String {
     expected.map_or(String::new(), |n| format!(" of {n}"))
 }

@@ -154,6 +154,12 @@ impl ProxyRule {
         Ok(Self { http: proxy("HTTP_PROXY")?, https: proxy("HTTPS_PROXY")?, exempt, spare_loopback: true })
     }
 
+    /// The proxy for the server of an http or https URL, if any.
+    pub fn for_url(&self, url: &Url) -> Option<&Arc<Proxy>> {
+        let port = url.port_or_known_default().unwrap_or(80);
+        self.choose(url.scheme() == "https", bare(url.host_str().unwrap_or_default()), port)
+    }
+
     /// The proxy for a server, if any. `host` is a name or an address, without brackets.
     pub fn choose(&self, https: bool, host: &str, port: u16) -> Option<&Arc<Proxy>> {
         let proxy = if https { self.https.as_ref() } else { self.http.as_ref() }?;
@@ -256,7 +262,7 @@ fn split_host_port(text: &str) -> Option<(&str, &str)> {
 }
 
 /// A URL's host without the brackets of an IPv6 address.
-pub(super) fn bare(host: &str) -> &str {
+pub fn bare(host: &str) -> &str {
     host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host)
 }
 

@@ -107,10 +107,9 @@ pub(super) fn client_config(system: &RootCertStore, settings: &TlsSettings) -> R
         TlsVersion::V1_3 => &[&rustls::version::TLS13],
     };
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions)?;
-    let builder = if settings.insecure_skip_verify {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(TakesAny(provider)))
-    } else if roots.is_empty() {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(TrustsNobody(provider)))
+    let builder = if settings.insecure_skip_verify || roots.is_empty() {
+        let unverified = Unverified { provider, taken: settings.insecure_skip_verify };
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(unverified))
     } else {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
         builder.with_webpki_verifier(verifier.map_err(|e| Error::General(e.to_string()))?)
@@ -128,55 +127,48 @@ pub(super) fn proxy_config(system: &RootCertStore, settings: &TlsSettings) -> Re
     client_config(system, &TlsSettings { authorities: settings.authorities.clone(), ..TlsSettings::default() })
 }
 
-/// `insecure_skip_verify`: whoever answers is taken for the upstream.
+/// Does not look at the server's certificate, only at whether it has the key.
 #[derive(Debug)]
-struct TakesAny(Arc<CryptoProvider>);
-
-/// A system without root certificates.
-#[derive(Debug)]
-struct TrustsNobody(Arc<CryptoProvider>);
-
-macro_rules! verifier {
-    ($name:ty, $verdict:expr) => {
-        impl ServerCertVerifier for $name {
-            fn verify_server_cert(
-                &self,
-                _: &CertificateDer<'_>,
-                _: &[CertificateDer<'_>],
-                _: &ServerName<'_>,
-                _: &[u8],
-                _: UnixTime,
-            ) -> Result<ServerCertVerified, Error> {
-                $verdict
-            }
-
-            fn verify_tls12_signature(
-                &self,
-                message: &[u8],
-                certificate: &CertificateDer<'_>,
-                signed: &DigitallySignedStruct,
-            ) -> Result<HandshakeSignatureValid, Error> {
-                rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-            }
-
-            fn verify_tls13_signature(
-                &self,
-                message: &[u8],
-                certificate: &CertificateDer<'_>,
-                signed: &DigitallySignedStruct,
-            ) -> Result<HandshakeSignatureValid, Error> {
-                rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-            }
-
-            fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-                self.0.signature_verification_algorithms.supported_schemes()
-            }
-        }
-    };
+struct Unverified {
+    provider: Arc<CryptoProvider>,
+    /// What is said of any certificate: yes with `insecure_skip_verify`, no on a system without root certificates.
+    taken: bool,
 }
 
-verifier!(TakesAny, Ok(ServerCertVerified::assertion()));
-verifier!(TrustsNobody, Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)));
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.taken { Ok(ServerCertVerified::assertion()) } else { Err(CertificateError::UnknownIssuer.into()) }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
 
 /// Who is spoken with, for the words about certificates that modgate would have to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::units::show_elapsed;
 use crate::egress::EgressError;
+use crate::egress::error::status_may_pass;
 use crate::route::FailureClass;
 use crate::store::StoreError;
 
@@ -138,7 +139,7 @@ impl Failure {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Outage(Outage::Network(e)) => e.may_pass(),
-            Self::Outage(Outage::Status(status)) => matches!(status, 500 | 502..=504),
+            Self::Outage(Outage::Status(status)) => status_may_pass(*status),
             Self::Busy(Busy::Said { retry_after, .. }) => retry_after.is_some_and(|after| after <= SHORT),
             _ => false,
         }

@@ -139,32 +139,32 @@ impl Breaker {
     /// Whether a request may go through.
     fn passage(self: &Arc<Self>, call: &Call) -> Passage {
         let mut state = self.state();
-        let refused = |rest, why: &Arc<str>, hangs| {
-            Passage::Refused(Failure::Outage(Outage::Open { rest, why: Arc::clone(why), hangs }).into())
-        };
-        let refusal = match &state.position {
-            Position::Closed { suspect: Some(why), .. } if call.others && !call.waits => {
-                Passage::Refused(Failure::Outage(Outage::Suspect(Arc::clone(why))).into())
-            }
-            Position::Closed { .. } => return Passage::Free,
-            Position::Open { until, why, hangs } => {
-                let rest = until.saturating_duration_since(Instant::now());
-                let refusal = refused(rest, why, *hangs);
-                if call.others && !rest.is_zero() {
-                    return refusal;
-                }
-                refusal
-            }
-        };
         let now = Instant::now();
+        let refusal = match &state.position {
+            Position::Closed { suspect: Some(why), .. } if call.others && !call.waits => Outage::Suspect(Arc::clone(why)),
+            Position::Closed { .. } => return Passage::Free,
+            Position::Open { until, why, hangs } => still_open(*until, why, *hangs),
+        };
+        let refusal = Failure::Outage(refusal).into();
+        let closed_for_now = matches!(&state.position, Position::Open { until, .. } if *until > now);
+        if call.others && closed_for_now {
+            return Passage::Refused(refusal);
+        }
         if state.scout.is_some_and(|newest| now.duration_since(newest) < NEXT_SCOUT) {
-            return match refusal {
-                Passage::Refused(e) if !call.others => Passage::Later(e),
-                refusal => refusal,
-            };
+            return if call.others { Passage::Refused(refusal) } else { Passage::Later(refusal) };
         }
         state.scout = Some(now);
         Passage::Scout(Scout(Arc::clone(self), now))
+    }
+
+    /// Why those who wait are let go.
+    fn let_go(&self) -> UpstreamError {
+        let outage = match &self.state().position {
+            Position::Open { until, why, .. } => still_open(*until, why, true),
+            // It closed again in this very moment.
+            Position::Closed { .. } => still_open(Instant::now(), &"it hung".into(), true),
+        };
+        Failure::Outage(outage).into()
     }
 
     fn open(&self, state: &mut State, failure: &Failure) {
@@ -242,7 +242,7 @@ impl Guarded {
                         breaker.note(result.as_ref().err().map(|e| &e.failure), false);
                         result
                     }
-                    _ = condition.wait_for(|c| *c == Condition::Hangs) => Err(breaker.refusal()),
+                    _ = condition.wait_for(|c| *c == Condition::Hangs) => Err(breaker.let_go()),
                 };
             }
         };
@@ -256,16 +256,9 @@ impl Guarded {
     }
 }
 
-impl Breaker {
-    /// Why those who wait are let go.
-    fn refusal(&self) -> UpstreamError {
-        let (rest, why) = match &self.state().position {
-            Position::Open { until, why, .. } => (until.saturating_duration_since(Instant::now()), Arc::clone(why)),
-            // It closed again in this very moment.
-            Position::Closed { .. } => (Duration::ZERO, "it hung".into()),
-        };
-        Failure::Outage(Outage::Open { rest, why, hangs: true }).into()
-    }
+/// What stands for the answer of an upstream whose breaker is open.
+fn still_open(until: Instant, why: &Arc<str>, hangs: bool) -> Outage {
+    Outage::Open { rest: until.saturating_duration_since(Instant::now()), why: Arc::clone(why), hangs }
 }
 
 /// What the end of a request says of the upstream as a whole.
