@@ -6,12 +6,14 @@
 
 pub mod ask;
 pub mod escape;
+pub mod files;
+pub mod gomod;
 pub mod info;
 pub mod list;
 pub mod path;
 pub mod pattern;
 pub mod pseudo;
-mod semver;
+pub(crate) mod semver;
 pub mod version;
 pub mod zip;
 

@@ -48,6 +48,11 @@ impl ModulePath {
         &self.0
     }
 
+    /// The path without its major version suffix.
+    pub fn prefix(&self) -> &str {
+        &self.0[..self.0.len() - self.major_suffix().len()]
+    }
+
     /// The major version suffix: empty, `/v2` or, at gopkg.in, `.v2`.
     pub fn major_suffix(&self) -> &str {
         split_major(&self.0).map_or("", |at| &self.0[at..])
@@ -132,7 +137,7 @@ fn check_short_name(element: &str) -> Result<(), String> {
 }
 
 /// Where the major version suffix starts (at the end where there is none); `None` where it is malformed (`/v1`, `/v02`).
-fn split_major(path: &str) -> Option<usize> {
+pub(super) fn split_major(path: &str) -> Option<usize> {
     let (stem, separator, gopkg) = match path.strip_prefix("gopkg.in/") {
         Some(_) => (path.strip_suffix("-unstable").unwrap_or(path), '.', true),
         None => (path, '/', false),

@@ -35,6 +35,53 @@ pub(crate) fn parts(text: &str) -> Option<Parts<'_>> {
     (pre_ok && build_ok).then_some(Parts { major, minor, patch, prerelease, build, short: false })
 }
 
+/// The canonical form: whole, and without build metadata (`semver.Canonical`); `None` where the text is no version.
+pub(crate) fn canonical(text: &str) -> Option<String> {
+    let p = parts(text)?;
+    Some(format!("v{}.{}.{}{}", p.major, p.minor, p.patch, p.prerelease))
+}
+
+/// The same with a build metadata of `+incompatible` kept (`module.CanonicalVersion`).
+pub(crate) fn canonical_module(text: &str) -> Option<String> {
+    let mut canonical = canonical(text)?;
+    if parts(text)?.build == "+incompatible" {
+        canonical.push_str("+incompatible");
+    }
+    Some(canonical)
+}
+
+/// The major version with its `v` (`semver.Major`); empty where the text is no version.
+pub(crate) fn major(text: &str) -> &str {
+    parts(text).map_or("", |p| &text[..=p.major.len()])
+}
+
+/// Orders versions; what is none is lower than all, and metadata does not count (`semver.Compare`).
+pub(crate) fn compare(a: &str, b: &str) -> Ordering {
+    match (parts(a), parts(b)) {
+        (Some(a), Some(b)) => compare_parts(&a, &b),
+        (a, b) => a.is_some().cmp(&b.is_some()),
+    }
+}
+
+pub(super) fn compare_parts(a: &Parts<'_>, b: &Parts<'_>) -> Ordering {
+    compare_numbers(a.major, b.major)
+        .then_with(|| compare_numbers(a.minor, b.minor))
+        .then_with(|| compare_numbers(a.patch, b.patch))
+        .then_with(|| compare_prerelease(a.prerelease, b.prerelease))
+}
+
+/// Whether a module path's major version suffix allows a version (`module.CheckPathMajor`).
+pub(crate) fn major_fits(suffix: &str, version: &str) -> bool {
+    let suffix = suffix.strip_suffix("-unstable").unwrap_or(suffix);
+    let major = major(version);
+    match suffix.get(1..) {
+        None => matches!(major, "v0" | "v1") || parts(version).is_some_and(|p| p.build == "+incompatible"),
+        // An old pseudo-version bug at gopkg.in that x/mod still allows.
+        Some("v1") if suffix.starts_with('.') && version.starts_with("v0.0.0-") => true,
+        Some(wanted) => major == wanted,
+    }
+}
+
 /// Leading digits without a superfluous zero, and what follows them.
 fn number(text: &str) -> Option<(&str, &str)> {
     let end = text.bytes().position(|b| !b.is_ascii_digit()).unwrap_or(text.len());
@@ -52,12 +99,12 @@ fn identifiers(text: &str, no_leading_zeros: bool) -> bool {
 }
 
 /// Orders decimal numbers of any length.
-pub(super) fn compare_numbers(a: &str, b: &str) -> Ordering {
+fn compare_numbers(a: &str, b: &str) -> Ordering {
     a.len().cmp(&b.len()).then_with(|| a.cmp(b))
 }
 
 /// Orders pre-release parts, each with its leading `-` or empty.
-pub(super) fn compare_prerelease(a: &str, b: &str) -> Ordering {
+fn compare_prerelease(a: &str, b: &str) -> Ordering {
     // A version without a pre-release is higher than any with one.
     match (a.strip_prefix('-'), b.strip_prefix('-')) {
         (None, None) => Ordering::Equal,

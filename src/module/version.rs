@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::escape::{escape, unescape};
 use super::path::check_element;
-use super::semver::{Parts, compare_numbers, compare_prerelease, parts};
+use super::semver::{Parts, compare_parts, major_fits, parts};
 use super::{Malformed, ModulePath};
 
 const WHAT: &str = "version";
@@ -69,12 +69,7 @@ impl Version {
 
 impl Ord for Version {
     fn cmp(&self, other: &Self) -> Ordering {
-        let (a, b) = (self.parts(), other.parts());
-        compare_numbers(a.major, b.major)
-            .then_with(|| compare_numbers(a.minor, b.minor))
-            .then_with(|| compare_numbers(a.patch, b.patch))
-            .then_with(|| compare_prerelease(a.prerelease, b.prerelease))
-            .then_with(|| self.0.cmp(&other.0))
+        compare_parts(&self.parts(), &other.parts()).then_with(|| self.0.cmp(&other.0))
     }
 }
 
@@ -173,19 +168,12 @@ impl ModuleVersion {
     /// Which major version the path asks for.
     pub fn new(module: ModulePath, version: Version) -> Result<Self, Malformed> {
         let suffix = module.major_suffix();
-        let suffix = suffix.strip_suffix("-unstable").unwrap_or(suffix);
-        let major = format!("v{}", version.parts().major);
-        let fits = match suffix.get(1..) {
-            None => major == "v0" || major == "v1" || version.is_incompatible(),
-            // An old pseudo-version bug at gopkg.in that x/mod still allows.
-            Some("v1") if suffix.starts_with('.') && version.as_str().starts_with("v0.0.0-") => true,
-            Some(wanted) => major == wanted,
-        };
+        let fits = major_fits(suffix, version.as_str());
         if fits {
             return Ok(Self { module, version });
         }
-        let wanted = suffix.get(1..).unwrap_or("v0 or v1");
-        Err(Malformed::new(WHAT, version.as_str(), format!("module path {module} has to have version {wanted}, not {major}")))
+        let (wanted, major) = (suffix.get(1..).unwrap_or("v0 or v1"), version.parts().major);
+        Err(Malformed::new(WHAT, version.as_str(), format!("module path {module} has to have version {wanted}, not v{major}")))
     }
 }
 
