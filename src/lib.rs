@@ -48,6 +48,7 @@ pub mod config;
 pub mod egress;
 pub mod gateway;
 pub mod module;
+pub mod process;
 pub mod route;
 pub mod server;
 pub mod store;

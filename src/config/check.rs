@@ -447,7 +447,7 @@ fn go_credentials(url: &mut Url) -> Result<Option<Credentials>, String> {
     }
     // It is an https URL with a host, so both can be taken out.
     let _ = (url.set_username(""), url.set_password(None));
-    let login = inline.or_else(|| credentials::netrc(&user_netrc()?, url));
+    let login = inline.or_else(|| credentials::netrc_login(&user_netrc()?, url));
     Ok(login.map(|(user, password)| {
         Credentials::new(url, vec![("authorization".to_owned(), credentials::basic(&user, password.expose()))])
     }))

@@ -92,7 +92,15 @@ impl Defaults {
             let said = warning(reading, "egress.tls.insecure_skip_verify".into(), UNVERIFIED);
             warnings.extend(Some(said).filter(|w| !warnings.contains(w)));
         }
-        Some(Policy { limits: self.limits, proxy, tls, credentials, throttle: ThrottleSettings::default(), retries: self.retries })
+        Some(Policy {
+            limits: self.limits,
+            proxy,
+            tls,
+            credentials,
+            throttle: ThrottleSettings::default(),
+            retries: self.retries,
+            reach: None,
+        })
     }
 }
 
@@ -119,7 +127,7 @@ pub(super) fn policy(
     }
     let credentials = headers?;
     let credentials = if credentials.is_empty() { None } else { Some(Credentials::new(url?, credentials)) };
-    Some(Policy { limits: limits?, proxy: proxy?, tls: tls?, credentials, throttle: throttle?, retries: retries? })
+    Some(Policy { limits: limits?, proxy: proxy?, tls: tls?, credentials, throttle: throttle?, retries: retries?, reach: None })
 }
 
 const UNVERIFIED: &str = "whoever answers is taken for the upstream: its certificate is NOT looked at";
@@ -304,7 +312,7 @@ fn auth(reading: &Reading, table: &mut Table<'_>, url: Option<&Url>) -> Option<V
     }
     if let Some(item) = table.take("netrc_file") {
         let login = file(reading, &item).and_then(|(path, bytes)| {
-            let found = url.and_then(|url| credentials::netrc(&String::from_utf8_lossy(&bytes), url));
+            let found = url.and_then(|url| credentials::netrc_login(&String::from_utf8_lossy(&bytes), url));
             if found.is_none() && url.is_some() {
                 item.say(format!("{} has no entry for this upstream's host", path.display()));
             }

@@ -95,7 +95,8 @@ impl Client {
         let limit = policy.limits.connect;
         let tls = ClientTls { config: tls, party: Party::Upstream { identified: policy.tls.identity.is_some() } };
         let other = ClientTls { config: proxy_tls, party: Party::Other };
-        let connector = |tls| Connector { limit, tls, proxy: Rc::clone(&proxy), proxy_tls: other.clone() };
+        let reach = policy.reach.clone();
+        let connector = |tls| Connector { limit, tls, proxy: Rc::clone(&proxy), proxy_tls: other.clone(), reach: reach.clone() };
         let (plain, elsewhere) = (make(connector(None)), make(connector(Some(other.clone()))));
         Self { plain, tls: make(connector(Some(tls))), elsewhere, upstream, policy, shared }
     }
@@ -238,7 +239,7 @@ impl Client {
         let mut again = true;
         loop {
             let mut request = client.get(wire.clone()).insert_header((HOST, authority.as_str())).no_decompress();
-            for (name, value) in headers {
+            for (name, value) in &headers {
                 request = request.insert_header((name.as_str(), value.expose()));
             }
             if let Some(login) = via.and_then(|proxy| proxy.login.as_ref()) {

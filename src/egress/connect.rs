@@ -29,6 +29,7 @@ use tokio_socks::TargetAddr;
 
 use super::error::status_may_pass;
 use super::proxy::{Proxy, ProxyRule, ProxyScheme, bare, host_port};
+use super::reach::Reach;
 use super::tls::Party;
 use super::tunnel::{self, TunnelError};
 use super::{EgressError, Wait};
@@ -156,6 +157,8 @@ pub(super) struct Connector {
     pub(super) proxy: Rc<ProxyRule>,
     /// TLS to a proxy.
     pub(super) proxy_tls: ClientTls,
+    /// Which servers may be reached, where others than the configuration name them.
+    pub(super) reach: Option<Reach>,
 }
 
 /// The client's side of TLS, and towards whom.
@@ -197,7 +200,7 @@ impl Connector {
         let host = bare(uri.host().unwrap_or_default());
         let port = uri.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
         let io = match self.proxy.choose(self.tls.is_some(), host, port) {
-            None => Io::Tcp(dial(host, port, doing).await?),
+            None => Io::Tcp(dial(host, port, doing, self.reach.as_ref()).await?),
             Some(proxy) => self.through(proxy, host, port, doing).await?,
         };
         match &self.tls {
@@ -212,7 +215,11 @@ impl Connector {
     /// A connection that a proxy leads on to the server. For plain http it ends at the proxy, which is told with each request
     /// where that is to go.
     async fn through(&self, proxy: &Proxy, host: &str, port: u16, doing: &Doing) -> Result<Io, EgressError> {
-        let io = self.reach(proxy, doing).await?;
+        if let (Some(reach), Ok(ip)) = (&self.reach, host.parse::<IpAddr>()) {
+            // Behind its own look-ups the proxy decides; an address is plain.
+            reach.check(host, port, ip)?;
+        }
+        let io = self.to_proxy(proxy, doing).await?;
         let to = host_port(host, port);
         doing.replace(format!("waiting for the proxy {proxy} to lead to {to}"));
         let refused = |why: TunnelError| {
@@ -251,9 +258,10 @@ impl Connector {
                     e => e,
                 });
                 for address in found? {
+                    self.reach.as_ref().map_or(Ok(()), |reach| reach.check(host, port, address.ip()))?;
                     let io = match io.take() {
                         Some(io) => io,
-                        None => self.reach(proxy, doing).await?,
+                        None => self.to_proxy(proxy, doing).await?,
                     };
                     doing.replace(format!("waiting for the proxy {proxy} to lead to {to}"));
                     match tunnel::socks(proxy, io, TargetAddr::Ip(address)).await {
@@ -267,9 +275,9 @@ impl Connector {
     }
 
     /// A connection to a proxy.
-    async fn reach(&self, proxy: &Proxy, doing: &Doing) -> Result<Io, EgressError> {
+    async fn to_proxy(&self, proxy: &Proxy, doing: &Doing) -> Result<Io, EgressError> {
         let unusable = |e| EgressError::NoProxy { proxy: proxy.to_string(), why: Box::new(e) };
-        let io = Io::Tcp(dial(&proxy.host, proxy.port, doing).await.map_err(unusable)?);
+        let io = Io::Tcp(dial(&proxy.host, proxy.port, doing, None).await.map_err(unusable)?);
         if proxy.scheme != ProxyScheme::Https {
             return Ok(io);
         }
@@ -302,9 +310,13 @@ const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Looks the name up and tries its addresses, each further one when the one before has failed or is late, so that an address that
 /// leads nowhere does not use up all of the time. The caller limits that.
-async fn dial(host: &str, port: u16, doing: &Doing) -> Result<TcpStream, EgressError> {
+async fn dial(host: &str, port: u16, doing: &Doing, reach: Option<&Reach>) -> Result<TcpStream, EgressError> {
     doing.replace(format!("looking up {host}"));
-    let mut addresses = look_up(host, port).await?.into_iter();
+    let addresses = look_up(host, port).await?;
+    if let Some(reach) = reach {
+        addresses.iter().try_for_each(|address| reach.check(host, port, address.ip()))?;
+    }
+    let mut addresses = addresses.into_iter();
     doing.replace(format!("connecting to {}", host_port(host, port)));
     let mut tries = FuturesUnordered::new();
     let mut last = None;
@@ -333,7 +345,7 @@ async fn dial(host: &str, port: u16, doing: &Doing) -> Result<TcpStream, EgressE
     Err(last.map_or_else(|| no_address(host), refused))
 }
 
-async fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, EgressError> {
+pub(super) async fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, EgressError> {
     let found = tokio::net::lookup_host((host, port)).await;
     found.map(Iterator::collect).map_err(|e| EgressError::Resolve { host: host.to_owned(), why: e.to_string() })
 }

@@ -6,22 +6,34 @@ use url::{Origin, Url};
 
 use crate::base::Secret;
 
-/// Headers for one origin. A redirect that leaves it leaves them behind.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Headers by origin. A redirect that leaves an origin leaves them behind.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Credentials {
-    origin: Origin,
-    headers: Vec<(String, Secret)>,
+    own: Vec<(Origin, Vec<(String, Secret)>)>,
+    /// A netrc file's text, for https servers beside those.
+    netrc: Option<Secret>,
 }
 
 impl Credentials {
     /// Headers for the origin of this URL. Their names and values have been checked.
     pub fn new(url: &Url, headers: Vec<(String, Secret)>) -> Self {
-        Self { origin: url.origin(), headers }
+        Self { own: vec![(url.origin(), headers)], netrc: None }
     }
 
-    /// The headers, where this URL is of their origin.
-    pub(super) fn of(&self, url: &Url) -> &[(String, Secret)] {
-        if url.origin() == self.origin { &self.headers } else { &[] }
+    /// Headers for many servers: for the origins of these URLs, and for those https servers that a netrc file's text names.
+    pub fn of_many(own: impl IntoIterator<Item = (Url, Vec<(String, Secret)>)>, netrc: Option<Secret>) -> Self {
+        Self { own: own.into_iter().map(|(url, headers)| (url.origin(), headers)).collect(), netrc }
+    }
+
+    /// The headers for a URL.
+    pub(super) fn of(&self, url: &Url) -> Vec<(String, Secret)> {
+        let origin = url.origin();
+        if let Some((_, headers)) = self.own.iter().find(|(own, _)| *own == origin) {
+            return headers.clone();
+        }
+        let netrc = self.netrc.as_ref().filter(|_| url.scheme() == "https");
+        let login = netrc.and_then(|text| netrc_login(text.expose(), url));
+        login.map(|(user, password)| vec![("authorization".to_owned(), basic(&user, password.expose()))]).unwrap_or_default()
     }
 }
 
@@ -33,7 +45,7 @@ pub fn basic(user: &str, password: &str) -> Secret {
 /// The login and password that a netrc file has for a server, by the go command's rules: `machine`, `login` and `password` alone
 /// count, `default` does not, macros are passed over, and the first of several entries wins. As there, an entry's machine is a
 /// name with the port where the URL has one, or with the beginning of a path, with `https://` before it or without.
-pub fn netrc(text: &str, url: &Url) -> Option<(String, Secret)> {
+pub fn netrc_login(text: &str, url: &Url) -> Option<(String, Secret)> {
     let mut prefix = url.as_str().split_once("://")?.1.trim_end_matches('/');
     let entries = netrc_entries(text);
     loop {
@@ -92,7 +104,7 @@ mod tests {
                     machine oneline login user3 password pwd3\n\nmachine ignore.me macdef ignore\n  machine nope login nope password nope\n\n\
                     machine hasmacro.example.com\n  login oldlogin\n  password oldpassword\n  login ignored\n\n\
                     machine h.example:8443/base login p password q\ndefault\nmachine after login a password b\n";
-        let of = |url: &str| netrc(text, &Url::parse(url).expect("url")).map(|(l, p)| format!("{l}:{}", p.expose()));
+        let of = |url: &str| netrc_login(text, &Url::parse(url).expect("url")).map(|(l, p)| format!("{l}:{}", p.expose()));
         assert_eq!(of("https://api.example.com/x/@v/list").as_deref(), Some("user:pwd"));
         assert_eq!(of("https://test.example.com").as_deref(), Some("user2:pwd2"));
         assert_eq!(of("https://oneline/"), Some("user3:pwd3".into()));

@@ -105,6 +105,14 @@ pub enum EgressError {
         /// The caller's bound.
         limit: u64,
     },
+    /// A server that nobody but the configuration may name.
+    #[error("{host} lies at {address}, inside a private network; it is not asked unless internal_hosts names it")]
+    Internal {
+        /// The host.
+        host: String,
+        /// Its address.
+        address: std::net::IpAddr,
+    },
     /// Redirects that lead nowhere.
     #[error("redirect: {0}")]
     Redirect(String),
@@ -139,7 +147,7 @@ impl EgressError {
             Self::Proxy { may_pass, .. } => *may_pass,
             Self::NoProxy { why, .. } => why.may_pass(),
             Self::Tls { .. } | Self::Timeout(_) | Self::Unusable(_) | Self::NotResumed { .. } | Self::TooLarge { .. } => false,
-            Self::Redirect(_) | Self::NoTurn { .. } | Self::Stopped => false,
+            Self::Internal { .. } | Self::Redirect(_) | Self::NoTurn { .. } | Self::Stopped => false,
         }
     }
 }

@@ -22,6 +22,7 @@ mod connect;
 pub mod credentials;
 pub mod error;
 pub mod proxy;
+pub mod reach;
 mod resume;
 mod retry;
 pub mod throttle;
@@ -39,6 +40,7 @@ pub use body::{Body, Response};
 pub use credentials::Credentials;
 pub use error::{EgressError, Wait};
 pub use proxy::ProxyRule;
+pub use reach::Reach;
 pub use throttle::ThrottleSettings;
 pub use tls::{TlsError, TlsSettings};
 
@@ -87,6 +89,8 @@ pub struct Policy {
     pub throttle: ThrottleSettings,
     /// How often a request is repeated that failed in a way that may pass.
     pub retries: u32,
+    /// Which servers may be reached, where others than the configuration name them; `None` for all.
+    pub reach: Option<Reach>,
 }
 
 /// One request for an egress thread.

@@ -225,7 +225,7 @@ impl NoProxy {
         self.domains.push(Domain { suffix, itself, port: port.to_owned() });
     }
 
-    fn matches(&self, host: &str, ip: Option<IpAddr>, port: u16) -> bool {
+    pub(super) fn matches(&self, host: &str, ip: Option<IpAddr>, port: u16) -> bool {
         let port = port.to_string();
         let same_port = |wanted: &str| wanted.is_empty() || wanted == port;
         let name = |d: &Domain| host.ends_with(&d.suffix) || (d.itself && host == &d.suffix[1..]);
