@@ -131,6 +131,24 @@ impl Run {
     /// # Errors
     /// That it did not start, was killed, or failed.
     pub async fn output(self) -> Result<Vec<u8>, ProcessError> {
+        let (written, failed) = self.ended().await?;
+        failed.map_or(Ok(written), Err)
+    }
+
+    /// Runs it to its end, for a program that prints even where it fails: what it wrote, and what it complained of.
+    ///
+    /// # Errors
+    /// That it did not start or was killed.
+    pub async fn output_and_complaint(self) -> Result<(Vec<u8>, String), ProcessError> {
+        match self.ended().await? {
+            (written, None) => Ok((written, String::new())),
+            (written, Some(ProcessError::Failed { code: Some(_), complaint, .. })) => Ok((written, complaint)),
+            (_, Some(e)) => Err(e),
+        }
+    }
+
+    /// Runs it to its end; what it wrote, and how it failed.
+    async fn ended(self) -> Result<(Vec<u8>, Option<ProcessError>), ProcessError> {
         let mut started = self.start(Stdio::piped())?;
         let stdout = started.child.stdout.take();
         let limit = self.output;
@@ -141,7 +159,11 @@ impl Run {
         match tokio::time::timeout(self.time, work).await {
             Err(_) => Err(ProcessError::Timeout { program: self.name(), limit: self.time }),
             Ok(None) => Err(ProcessError::TooMuch { program: self.name(), limit }),
-            Ok(Some((kept, complaint))) => started.end(&self, complaint).await.map(|()| kept),
+            Ok(Some((kept, complaint))) => match started.end(&self, complaint).await {
+                Ok(()) => Ok((kept, None)),
+                Err(e @ ProcessError::Failed { .. }) => Ok((kept, Some(e))),
+                Err(e) => Err(e),
+            },
         }
     }
 

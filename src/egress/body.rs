@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use url::Url;
 
 use super::EgressError;
 
@@ -18,6 +19,8 @@ pub struct Response {
     pub content_type: Option<String>,
     /// `Retry-After`, where given.
     pub retry_after: Option<Duration>,
+    /// The URL that it came from, after redirects.
+    pub url: Url,
     /// The proxy that it came through, where that could have answered in the server's stead.
     pub via: Option<String>,
     /// The body.
@@ -31,7 +34,8 @@ pub struct Body {
 }
 
 impl Body {
-    pub(super) fn new(pieces: mpsc::Receiver<Result<Bytes, EgressError>>) -> Self {
+    /// A body that comes piece by piece; an empty piece is its end.
+    pub fn new(pieces: mpsc::Receiver<Result<Bytes, EgressError>>) -> Self {
         Self { pieces }
     }
 

@@ -25,7 +25,7 @@ use super::proxy::{Proxy, bare, host_port};
 use super::resume::{Resume, retry_after};
 use super::tls::Party;
 use super::tunnel::refusal;
-use super::{BODY_PIECES, Body, EgressError, Job, Limits, MAX_REDIRECTS, Order, Policy, Response, Shared, Wait, Way};
+use super::{BODY_PIECES, Body, EgressError, Job, Limits, MAX_REDIRECTS, Order, Policy, Response, Shared, Wait, Wanted, Way};
 
 /// How an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -103,7 +103,7 @@ impl Client {
 
     /// Serves one job, unless its asker goes away.
     async fn serve(self: Rc<Self>, job: Job) {
-        let Job { url, resume, place: _place, mut head } = job;
+        let Job { url, wanted, place: _place, mut head } = job;
         let deadline = Instant::now() + self.policy.limits.total;
         let answer = tokio::select! {
             answer = timeout_at(deadline, self.follow(&url, None)) => answer.unwrap_or(Err(EgressError::Timeout(Wait::Total))),
@@ -118,13 +118,13 @@ impl Client {
             }
         };
         let (pieces, body) = mpsc::channel(BODY_PIECES);
-        let (length, good) = (response.length, response.status == 200);
+        let (length, good) = (response.length, response.status == 200 || wanted == Wanted::Page);
         response.body = Body::new(body);
         if head.send(Ok(response)).is_err() {
             return;
         }
         if good {
-            let rest = if resume && self.policy.retries > 0 { Resume::of(answer.headers(), length) } else { None };
+            let rest = if wanted == Wanted::Long && self.policy.retries > 0 { Resume::of(answer.headers(), length) } else { None };
             if let Err(Ended::Failed(e)) = self.deliver(answer, length, &url, rest, deadline, &pieces).await {
                 let _ = pieces.send(Err(e)).await;
             }
@@ -202,7 +202,7 @@ impl Client {
             at_home &= url.origin() == origin;
             let (answer, via) = self.send(&url, at_home, rest).await?;
             if !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
-                let response = head_of(&answer, via.map(ToString::to_string))?;
+                let response = head_of(&answer, url, via.map(ToString::to_string))?;
                 return Ok((answer, response));
             }
             let location = answer.headers().get(LOCATION).and_then(|v| v.to_str().ok());
@@ -347,7 +347,7 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
 }
 
 /// Reads the head of an answer. Its body is filled in by the caller.
-fn head_of(answer: &Answer, via: Option<String>) -> Result<Response, EgressError> {
+fn head_of(answer: &Answer, url: Url, via: Option<String>) -> Result<Response, EgressError> {
     let headers = answer.headers();
     let length = match text(headers, CONTENT_LENGTH) {
         None => None,
@@ -366,6 +366,7 @@ fn head_of(answer: &Answer, via: Option<String>) -> Result<Response, EgressError
         length,
         content_type: text(headers, CONTENT_TYPE).map(str::to_owned),
         retry_after: text(headers, RETRY_AFTER).and_then(retry_after),
+        url,
         via,
         body: Body::new(mpsc::channel(1).1),
     })

@@ -45,7 +45,8 @@ pub use throttle::ThrottleSettings;
 pub use tls::{TlsError, TlsSettings};
 
 use retry::Retry;
-use throttle::{Place, Throttle};
+pub use throttle::Place;
+use throttle::Throttle;
 
 /// The most redirects that are followed for one request, as Go's own client has it.
 pub const MAX_REDIRECTS: usize = 10;
@@ -93,11 +94,21 @@ pub struct Policy {
     pub reach: Option<Reach>,
 }
 
+/// What is wanted of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// The body of a 200.
+    Small,
+    /// The same, continued where it breaks off.
+    Long,
+    /// The body, whatever the status is.
+    Page,
+}
+
 /// One request for an egress thread.
 pub(crate) struct Job {
     url: Url,
-    /// Whether a body that breaks off is to be continued.
-    resume: bool,
+    wanted: Wanted,
     /// Held until all of the answer has come, or nobody wants it any more.
     place: Place,
     head: oneshot::Sender<Result<Response, EgressError>>,
@@ -191,7 +202,7 @@ impl EgressHandle {
     /// # Errors
     /// Why there is none.
     pub async fn get(&self, url: Url) -> Result<Response, EgressError> {
-        self.send(url, false).await
+        self.send(url, Wanted::Small).await
     }
 
     /// The same for a large body, which is continued where it breaks off and the server allows that.
@@ -199,15 +210,33 @@ impl EgressHandle {
     /// # Errors
     /// Why there is no answer.
     pub async fn get_long(&self, url: Url) -> Result<Response, EgressError> {
-        self.send(url, true).await
+        self.send(url, Wanted::Long).await
     }
 
-    async fn send(&self, url: Url, resume: bool) -> Result<Response, EgressError> {
+    /// The same for a page that counts whatever status it comes with.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn get_page(&self, url: Url) -> Result<Response, EgressError> {
+        self.send(url, Wanted::Page).await
+    }
+
+    /// Waits for a turn within the upstream's limits, for work that another program does over the network.
+    ///
+    /// # Errors
+    /// That there is no turn.
+    pub async fn turn(&self) -> Result<Place, EgressError> {
+        let place = self.limits.throttle.enter().await?;
+        self.limits.retry.count();
+        Ok(place)
+    }
+
+    async fn send(&self, url: Url, wanted: Wanted) -> Result<Response, EgressError> {
         let Shared { throttle, retry } = &*self.limits;
         let place = throttle.enter().await?;
         retry.count();
         let (head, answer) = oneshot::channel();
-        self.jobs.send(Job { url, resume, place, head }).await.map_err(|_| EgressError::Stopped)?;
+        self.jobs.send(Job { url, wanted, place, head }).await.map_err(|_| EgressError::Stopped)?;
         let response = answer.await.map_err(|_| EgressError::Stopped)??;
         throttle.note(response.status, response.retry_after);
         Ok(response)

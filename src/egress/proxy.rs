@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use url::Url;
 
 use crate::base::Secret;
@@ -102,6 +102,17 @@ impl Proxy {
     }
 }
 
+impl Proxy {
+    /// Its URL with user and password, for a program that has to be told them.
+    pub fn url_with_login(&self) -> Secret {
+        let Some(Login { user, password }) = &self.login else { return Secret::new(self.to_string()) };
+        let encode = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
+        let plain = self.to_string();
+        let (scheme, server) = plain.split_once("://").unwrap_or(("http", &plain));
+        Secret::new(format!("{scheme}://{}:{}@{server}", encode(user), encode(password.expose())))
+    }
+}
+
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = match self.scheme {
@@ -158,6 +169,11 @@ impl ProxyRule {
     pub fn for_url(&self, url: &Url) -> Option<&Arc<Proxy>> {
         let port = url.port_or_known_default().unwrap_or(80);
         self.choose(url.scheme() == "https", bare(url.host_str().unwrap_or_default()), port)
+    }
+
+    /// The proxy for an ssh server, if any. The environment's variables are for http and https, as git has it too.
+    pub fn for_ssh(&self, host: &str, port: u16) -> Option<&Arc<Proxy>> {
+        self.choose(true, host, port).filter(|_| !self.spare_loopback)
     }
 
     /// The proxy for a server, if any. `host` is a name or an address, without brackets.

@@ -137,7 +137,7 @@ fn check_short_name(element: &str) -> Result<(), String> {
 }
 
 /// Where the major version suffix starts (at the end where there is none); `None` where it is malformed (`/v1`, `/v02`).
-pub(super) fn split_major(path: &str) -> Option<usize> {
+pub(crate) fn split_major(path: &str) -> Option<usize> {
     let (stem, separator, gopkg) = match path.strip_prefix("gopkg.in/") {
         Some(_) => (path.strip_suffix("-unstable").unwrap_or(path), '.', true),
         None => (path, '/', false),

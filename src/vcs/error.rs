@@ -1,0 +1,53 @@
+//! Why a repository gave no module.
+
+use crate::egress::EgressError;
+
+/// Why a repository gave no module. Its text holds no secret and no path of this machine.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum VcsError {
+    /// There is no such repository, revision or module in it.
+    #[error("not found: {0}")]
+    NotFound(String),
+    /// The server does not let modgate in.
+    #[error("denied: {0}")]
+    Denied(String),
+    /// The server, or something on the way to it, does not work.
+    #[error("{why}")]
+    Broken {
+        /// What was said.
+        why: String,
+        /// Whether it was a time limit.
+        hangs: bool,
+        /// Whether the same may well succeed a moment later.
+        may_pass: bool,
+    },
+    /// The upstream's limits left no turn.
+    #[error(transparent)]
+    NoTurn(EgressError),
+}
+
+impl VcsError {
+    pub(super) fn not_found(why: impl Into<String>) -> Self {
+        Self::NotFound(why.into())
+    }
+
+    pub(super) fn broken(why: impl Into<String>) -> Self {
+        Self::Broken { why: why.into(), hangs: false, may_pass: false }
+    }
+
+    /// Whether it says that there is no such thing, rather than that it cannot be had now.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound(_))
+    }
+}
+
+impl From<EgressError> for VcsError {
+    fn from(e: EgressError) -> Self {
+        match e {
+            EgressError::NoTurn { .. } => Self::NoTurn(e),
+            // A name that leads inside is refused for good, as one that leads nowhere.
+            EgressError::Internal { .. } => Self::Denied(e.to_string()),
+            e => Self::Broken { why: e.to_string(), hangs: e.is_timeout(), may_pass: e.may_pass() },
+        }
+    }
+}

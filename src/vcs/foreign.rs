@@ -1,0 +1,281 @@
+//! Mercurial, Subversion, Bazaar and Fossil, through a go command of this machine, as it makes modules of them itself.
+//!
+//! It runs with a home, a module cache and settings of its own, straight (`GOPROXY=direct`), two at a time. What it unpacked goes once it
+//! has been handed on; its copies of repositories stay, so that the next version costs the difference.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::error::VcsError;
+use super::remote::Access;
+use super::{Settings, Zip};
+use crate::egress::{Body, EgressError};
+use crate::module::list::VersionList;
+use crate::module::zip::{MAX_GO_MOD, MAX_ZIP};
+use crate::module::{Info, ModulePath, ModuleVersion, Query, Version};
+use crate::process::{ProcessError, Run};
+
+/// How many go commands run at the same time.
+const AT_ONCE: usize = 2;
+/// The most that one of them may print, in bytes.
+const MAX_OUTPUT: usize = 16 << 20;
+const PIECE: usize = 128 << 10;
+
+/// The go command and its surroundings.
+#[derive(Debug)]
+pub(super) struct GoCommand {
+    folder: PathBuf,
+    environment: Vec<(String, String)>,
+    netrc: Option<crate::base::Secret>,
+    limit: Duration,
+    turns: Semaphore,
+}
+
+/// A module of a repository that is not git's.
+#[derive(Debug, Clone)]
+pub struct Foreign {
+    go: Arc<GoCommand>,
+    path: ModulePath,
+    system: &'static str,
+}
+
+/// What the go command prints of a module.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+struct Printed {
+    version: String,
+    versions: Vec<String>,
+    time: Option<String>,
+    origin: Option<serde_json::Value>,
+    error: Option<serde_json::Value>,
+    go_mod: PathBuf,
+    zip: PathBuf,
+}
+
+impl GoCommand {
+    pub(super) fn new(folder: PathBuf, settings: &Settings, access: &Access) -> Self {
+        let in_folder = |name: &str| folder.join(name).to_string_lossy().into_owned();
+        let insecure: Vec<String> = settings.insecure.iter().map(ToString::to_string).collect();
+        let mut environment: Vec<(String, String)> = [
+            ("GO111MODULE", "on".to_owned()),
+            ("GOPROXY", "direct".into()),
+            ("GOSUMDB", "off".into()),
+            ("GOENV", "off".into()),
+            ("GOWORK", "off".into()),
+            ("GOFLAGS", "-modcacherw -mod=mod".into()),
+            ("GOTOOLCHAIN", "local".into()),
+            ("GOVCS", "*:all".into()),
+            ("GOINSECURE", insecure.join(",")),
+            ("GOPATH", in_folder("path")),
+            ("GOMODCACHE", in_folder("modules")),
+            ("GOCACHE", in_folder("build")),
+            ("HOME", in_folder("home")),
+            ("HGPLAIN", "1".into()),
+            ("LC_ALL", "C".into()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        let proxies = [("HTTPS_PROXY", &access.proxy.https), ("HTTP_PROXY", &access.proxy.http)];
+        let from_environment = access.proxy.spare_loopback;
+        let told = proxies
+            .into_iter()
+            .filter_map(|(name, proxy)| Some((name.to_owned(), proxy.as_ref()?.url_with_login().expose().to_owned())));
+        environment.extend(told);
+        environment.extend(
+            std::env::var("NO_PROXY")
+                .or_else(|_| std::env::var("no_proxy"))
+                .ok()
+                .filter(|_| from_environment)
+                .map(|v| ("NO_PROXY".into(), v)),
+        );
+        environment
+            .extend(access.tls.authorities.as_ref().map(|file| ("SSL_CERT_FILE".into(), file.to_string_lossy().into_owned())));
+        let logins = settings.hosts.iter().filter_map(|host| {
+            let (user, password) = host.login.as_ref()?;
+            Some(format!("machine {} login {user} password {}\n", host.host, password.expose()))
+        });
+        let text: String = logins.chain(settings.netrc.as_ref().map(|netrc| netrc.expose().to_owned())).collect();
+        let netrc = (!text.is_empty()).then(|| crate::base::Secret::new(text));
+        Self { folder, environment, netrc, limit: access.limits.total, turns: Semaphore::new(AT_ONCE) }
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Result<Printed, VcsError> {
+        let _turn = self.turns.acquire().await;
+        let home = self.folder.join("home");
+        let unusable = |e: std::io::Error| VcsError::broken(format!("the folder of the go command cannot be used: {e}"));
+        std::fs::create_dir_all(&home).map_err(unusable)?;
+        let mut run = Run::new("go").args(arguments).envs(self.environment.iter().map(|(n, v)| (n, v))).folder(&home);
+        if let Some(netrc) = &self.netrc {
+            let file = home.join(".netrc");
+            super::remote::write_private(&file, netrc.expose().as_bytes()).map_err(unusable)?;
+            run = run.env("NETRC", file);
+        }
+        let (printed, complaint) = match run.limits(self.limit, MAX_OUTPUT).output_and_complaint().await {
+            Ok(ended) => ended,
+            Err(ProcessError::Start { missing: true, .. }) => {
+                return Err(VcsError::broken(
+                    "the go command is not installed where modgate runs, and repositories other than git need it",
+                ));
+            }
+            Err(e @ ProcessError::Timeout { .. }) => {
+                return Err(VcsError::Broken { why: e.to_string(), hangs: true, may_pass: false });
+            }
+            Err(e) => return Err(VcsError::broken(e.to_string())),
+        };
+        let read: Printed = serde_json::from_slice(&printed).unwrap_or_default();
+        match &read.error {
+            None if !read.version.is_empty() || !read.versions.is_empty() => Ok(read),
+            None => Err(self.classified(&complaint)),
+            Some(serde_json::Value::String(why)) => Err(self.classified(why)),
+            Some(other) => Err(self.classified(other.get("Err").and_then(|e| e.as_str()).unwrap_or(&complaint))),
+        }
+    }
+
+    /// What the go command's words mean.
+    fn classified(&self, words: &str) -> VcsError {
+        let folder = self.folder.to_string_lossy();
+        let line = words.replace(&*folder, "…").split('\n').map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
+        let line: String = line.chars().filter(|c| !c.is_control()).take(500).collect();
+        let says = |words: &[&str]| words.iter().any(|w| line.contains(w));
+        if let Some(at) = line.find("executable file not found") {
+            let program = line[..at].rsplit('"').nth(1).unwrap_or("a program").to_owned();
+            return VcsError::broken(format!(
+                "the program {program} is not installed where modgate runs, and this repository needs it"
+            ));
+        }
+        if says(&["401", "403", "authorization failed", "Authentication", "Permission denied"]) {
+            return VcsError::Denied(line);
+        }
+        if says(&[
+            "unknown revision",
+            "invalid version",
+            "no matching versions",
+            "not found",
+            "404",
+            "missing go.mod",
+            "does not exist",
+            "E170000",
+            "unrecognized import path",
+            "invalid pseudo-version",
+        ]) {
+            return VcsError::NotFound(line);
+        }
+        let hangs = says(&["timeout", "timed out"]);
+        VcsError::Broken { why: line, hangs, may_pass: false }
+    }
+}
+
+impl Foreign {
+    pub(super) fn new(go: Arc<GoCommand>, path: ModulePath, system: &'static str) -> Self {
+        Self { go, path, system }
+    }
+
+    /// The system that the repository is of: `hg`, `svn`, `bzr` or `fossil`.
+    pub fn system(&self) -> &'static str {
+        self.system
+    }
+
+    /// The versions that its tags name.
+    pub async fn list(&self) -> Result<VersionList, VcsError> {
+        let printed = self.go.run(&["list", "-m", "-e", "-versions", "-json", &format!("{}@latest", self.path)]).await?;
+        Ok(VersionList::from_versions(printed.versions.iter().filter_map(|text| Version::parse(text).ok())))
+    }
+
+    /// The latest version.
+    pub async fn latest(&self) -> Result<Info, VcsError> {
+        self.stat("latest").await
+    }
+
+    /// The facts about a version, or the version that a branch, a tag or a commit comes to.
+    pub async fn info(&self, query: &Query) -> Result<Info, VcsError> {
+        self.stat(query.as_str()).await
+    }
+
+    async fn stat(&self, query: &str) -> Result<Info, VcsError> {
+        let printed = self.go.run(&["list", "-m", "-e", "-json", &format!("{}@{query}", self.path)]).await?;
+        let mut json = serde_json::Map::new();
+        json.insert("Version".into(), printed.version.clone().into());
+        json.extend(printed.time.map(|time| ("Time".to_owned(), time.into())));
+        json.extend(printed.origin.map(|origin| ("Origin".to_owned(), origin)));
+        let json = serde_json::to_vec(&json).map_err(|e| VcsError::broken(e.to_string()))?;
+        Info::parse(json.into()).map_err(|e| VcsError::broken(e.to_string()))
+    }
+
+    /// A version's go.mod.
+    pub async fn go_mod(&self, version: &ModuleVersion) -> Result<Bytes, VcsError> {
+        let (_, go_mod, _) = self.download(version).await?;
+        Ok(go_mod)
+    }
+
+    /// A version's zip.
+    pub async fn zip(&self, version: &ModuleVersion) -> Result<Zip, VcsError> {
+        let (file, _, length) = self.download(version).await?;
+        let (pieces, body) = mpsc::channel(8);
+        tokio::task::spawn_blocking(move || {
+            let mut file = file;
+            loop {
+                let mut piece = vec![0; PIECE];
+                let read = file.read(&mut piece).map_err(|e| EgressError::Broken(format!("the zip of the go command: {e}")));
+                let (last, piece) = match read {
+                    Ok(count) => {
+                        piece.truncate(count);
+                        (count == 0, Ok(Bytes::from(piece)))
+                    }
+                    Err(e) => (true, Err(e)),
+                };
+                // A reader that is gone needs no more, and an empty piece is the end.
+                if pieces.blocking_send(piece).is_err() || last {
+                    return;
+                }
+            }
+        });
+        Ok(Zip { length: Some(length), body: Body::new(body) })
+    }
+
+    /// Has the go command make a version; its zip, opened, its go.mod, and the zip's length.
+    async fn download(&self, version: &ModuleVersion) -> Result<(std::fs::File, Bytes, u64), VcsError> {
+        let printed = self.go.run(&["mod", "download", "-json", &version.to_string()]).await?;
+        if printed.version != version.version.as_str() {
+            return Err(VcsError::not_found(format!("{version}: resolves to version {}", printed.version)));
+        }
+        let taken = take(&printed.zip, &printed.go_mod);
+        // Opened files stay readable; what lies in the folder is not needed twice.
+        let modules = self.go.folder.join("modules");
+        forget(&modules, &printed, version);
+        taken.map_err(|e| VcsError::broken(format!("what the go command made of {version} cannot be read: {e}")))
+    }
+}
+
+fn take(zip: &Path, go_mod: &Path) -> std::io::Result<(std::fs::File, Bytes, u64)> {
+    let file = std::fs::File::open(zip)?;
+    let length = file.metadata()?.len();
+    if length > MAX_ZIP {
+        return Err(std::io::Error::other("larger than a module may be"));
+    }
+    let mut text = Vec::new();
+    std::fs::File::open(go_mod)?.take(MAX_GO_MOD + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_GO_MOD {
+        return Err(std::io::Error::other("a go.mod larger than a module may have"));
+    }
+    Ok((file, text.into(), length))
+}
+
+/// Takes away what the go command keeps of a version, zip and unpacked files.
+fn forget(modules: &Path, printed: &Printed, version: &ModuleVersion) {
+    let folder = modules.join(format!("{}@{}", version.module.escaped(), version.version.escaped()));
+    let _ = std::fs::remove_dir_all(folder);
+    for file in [&printed.zip, &printed.go_mod] {
+        let known = file.file_stem().is_some_and(|stem| stem.to_string_lossy() == version.version.escaped());
+        if known && file.starts_with(modules) {
+            for end in ["zip", "ziphash", "mod", "info", "lock"] {
+                let _ = std::fs::remove_file(file.with_extension(end));
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Layer 4: modules from version control, as the go command's direct mode makes them (<https://go.dev/ref/mod#vcs>).
+//!
+//! [`resolve`] finds a module's repository: by configured [`rules`], by its path ([`hosts`]), or by the page at its address ([`meta`]),
+//! whose words lead nowhere that [`crate::egress::Reach`] does not allow. [`git`] asks the server for its refs and keeps a bare mirror;
+//! [`remote`] is what the git program is told for that. [`revision`] turns what is asked into a commit and a version, [`place`]
+//! finds the module in the commit, [`tree`] makes its zip, [`origin`] says where it came from. Systems other than git go through a local
+//! go command ([`foreign`]).
+//!
+//! The measure is the go command itself: the same versions, times, go.mod files and sums, or the same refusal.
+
+mod error;
+mod foreign;
+mod git;
+mod hosts;
+pub mod meta;
+mod origin;
+mod place;
+pub mod remote;
+pub mod resolve;
+mod revision;
+pub mod rules;
+mod tree;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use quick_cache::sync::Cache;
+use tokio::sync::Semaphore;
+
+pub use error::VcsError;
+pub use foreign::Foreign;
+pub use remote::{Access, HostAccess, RepoUrl, TlsFiles};
+pub use resolve::Rule;
+pub use revision::Module;
+
+use crate::base::Secret;
+use crate::egress::{Body, EgressHandle, Policy, Reach};
+use crate::module::Pattern;
+use foreign::GoCommand;
+use git::{Git, Repository};
+use meta::Entry;
+use resolve::Remembered;
+
+/// How many repositories, pages and roots are remembered.
+const REMEMBERED: usize = 2000;
+
+/// A fetcher's settings.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// Where repositories are; the first rule that matches counts.
+    pub rules: Vec<Rule>,
+    /// Whether pages are asked about paths for which nothing else says where their repository is.
+    pub discover: bool,
+    /// Module paths that may be had without encryption, as GOINSECURE has them.
+    pub insecure: Vec<Pattern>,
+    /// Who modgate is, by host.
+    pub hosts: Vec<HostAccess>,
+    /// A netrc file's text, for hosts without an entry of their own.
+    pub netrc: Option<Secret>,
+    /// A git configuration that counts.
+    pub git_config: Option<PathBuf>,
+    /// How many programs may work at the same time.
+    pub programs: usize,
+}
+
+/// Fetches modules from version control.
+#[derive(Debug)]
+pub struct Fetcher {
+    settings: Settings,
+    egress: EgressHandle,
+    git: Arc<Git>,
+    foreign: Arc<GoCommand>,
+    repositories: Cache<String, Arc<Repository>>,
+    pages: Cache<String, Remembered<Arc<Vec<Entry>>>>,
+    schemes: Cache<String, Remembered<String>>,
+    roots: Cache<String, Remembered<String>>,
+}
+
+/// Where a module comes from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A git repository.
+    Git(Module),
+    /// A module proxy that a page named.
+    Proxy(url::Url),
+    /// A repository of another system.
+    Foreign(Foreign),
+}
+
+/// A zip that is being made, or lies in a file already.
+#[derive(Debug)]
+pub struct Zip {
+    /// Its length, where it is known.
+    pub length: Option<u64>,
+    /// Its bytes.
+    pub body: Body,
+}
+
+impl Fetcher {
+    /// A fetcher that keeps its mirrors in a folder.
+    ///
+    /// # Errors
+    /// That the folder cannot be used.
+    pub fn new(settings: Settings, policy: &Policy, egress: EgressHandle, folder: &Path) -> std::io::Result<Self> {
+        let private = folder.join("tls");
+        std::fs::create_dir_all(&private)?;
+        let access = Access {
+            proxy: policy.proxy.clone(),
+            tls: TlsFiles::write(&policy.tls, &private)?,
+            hosts: settings.hosts.clone(),
+            netrc: settings.netrc.clone(),
+            git_config: settings.git_config.clone(),
+            program: std::env::current_exe()?,
+            limits: policy.limits,
+        };
+        let foreign = GoCommand::new(folder.join("go"), &settings, &access);
+        let git = Git {
+            access,
+            reach: policy.reach.clone().unwrap_or_else(Reach::default),
+            egress: egress.clone(),
+            mirrors: folder.to_owned(),
+            slots: Arc::new(Semaphore::new(settings.programs.max(1))),
+        };
+        Ok(Self {
+            settings,
+            egress,
+            git: Arc::new(git),
+            foreign: Arc::new(foreign),
+            repositories: Cache::new(REMEMBERED),
+            pages: Cache::new(REMEMBERED),
+            schemes: Cache::new(REMEMBERED),
+            roots: Cache::new(REMEMBERED),
+        })
+    }
+
+    fn repository(&self, url: RepoUrl, guarded: bool) -> Arc<Repository> {
+        // One that the configuration names is not the same as one that a page names, though they keep one mirror: the first is trusted.
+        let key = format!("{guarded} {}", url.as_str());
+        let made = self.repositories.get_or_insert_with(&key, || {
+            Ok::<_, std::convert::Infallible>(Arc::new(Repository::new(Arc::clone(&self.git), url, guarded)))
+        });
+        match made {
+            Ok(repository) => repository,
+            Err(never) => match never {},
+        }
+    }
+
+    fn slot<T: Clone>(&self, of: &Cache<String, Remembered<T>>, key: &str) -> Remembered<T> {
+        match of.get_or_insert_with(key, || Ok::<_, std::convert::Infallible>(Remembered::default())) {
+            Ok(slot) => slot,
+            Err(never) => match never {},
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! From a module path to its repository: by the configured rules, by what the path says itself, or by the page at its address.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+use url::Url;
+
+use super::error::VcsError;
+use super::foreign::Foreign;
+use super::hosts::{ByPath, OTHERS, by_path};
+use super::meta::{self, Entry, MAX_PAGE};
+use super::remote::{RepoUrl, Scheme};
+use super::revision::Module;
+use super::rules::{Match, Matched, Template};
+use super::{Fetcher, Source};
+use crate::egress::EgressError;
+use crate::module::ModulePath;
+
+/// One configured rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// The module paths that it is for.
+    pub pattern: Match,
+    /// The repository's URL.
+    pub repo: Template,
+    /// The directory of the repository that counts as its top; mostly empty.
+    pub subdir: String,
+}
+
+/// How long it is known where a repository is.
+const FOUND_KNOWN: Duration = Duration::from_secs(600);
+/// How long it is known that a page names none.
+const NOTHING_KNOWN: Duration = Duration::from_secs(60);
+/// How long it is known that a page cannot be had.
+const FAILURE_KNOWN: Duration = Duration::from_secs(5);
+
+/// Something that was found out, and when.
+pub(super) type Remembered<T> = Arc<Mutex<Option<(Instant, Result<T, VcsError>)>>>;
+
+/// What was found out a while ago, where it is still good; else it is found out by one, while those who ask beside it wait.
+async fn remembered<T: Clone>(slot: &Remembered<T>, find: impl Future<Output = Result<T, VcsError>>) -> Result<T, VcsError> {
+    let mut slot = slot.lock().await;
+    if let Some((at, found)) = &*slot {
+        let good = match found {
+            Ok(_) => FOUND_KNOWN,
+            Err(e) if e.is_not_found() => NOTHING_KNOWN,
+            Err(_) => FAILURE_KNOWN,
+        };
+        if at.elapsed() < good {
+            return found.clone();
+        }
+    }
+    let found = find.await;
+    *slot = Some((Instant::now(), found.clone())).filter(|(_, found)| !matches!(found, Err(VcsError::NoTurn(_))));
+    found
+}
+
+impl Fetcher {
+    /// Finds where a module is.
+    ///
+    /// # Errors
+    /// That it is nowhere, or why that cannot be found out.
+    pub async fn resolve(&self, path: &ModulePath) -> Result<Source, VcsError> {
+        if let Some(found) = self.by_rules(path).await {
+            return found.map(Source::Git);
+        }
+        match by_path(path.as_str()).map_err(VcsError::not_found)? {
+            ByPath::Known(root) => self.module(path, &root, &format!("https://{root}"), "", false).map(Source::Git),
+            ByPath::Other(system) => Ok(Source::Foreign(Foreign::new(Arc::clone(&self.foreign), path.clone(), system))),
+            ByPath::Suffix(root) => {
+                let slot = self.slot(&self.schemes, &root);
+                let url = remembered(&slot, self.by_schemes(path, &root)).await?;
+                self.module(path, &root, &url, "", true).map(Source::Git)
+            }
+            ByPath::Nothing => self.by_page(path).await,
+        }
+    }
+
+    /// A module of a repository; `guarded` says that the configuration did not name its host.
+    fn module(&self, path: &ModulePath, root: &str, url: &str, subdir: &str, guarded: bool) -> Result<Module, VcsError> {
+        let url = RepoUrl::parse(url).map_err(|why| VcsError::not_found(format!("unrecognized import path \"{path}\": {why}")))?;
+        if guarded && url.scheme() == Scheme::File {
+            return Err(VcsError::not_found(format!("unrecognized import path \"{path}\": file URL disallowed")));
+        }
+        if guarded && !url.scheme().is_secure() && !self.is_insecure(path.as_str()) {
+            let why = format!("{} is not asked without encryption unless insecure names the path", url.authority());
+            return Err(VcsError::not_found(format!("unrecognized import path \"{path}\": {why}")));
+        }
+        Module::new(path.clone(), root, subdir, self.repository(url, guarded))
+    }
+
+    fn is_insecure(&self, path: &str) -> bool {
+        self.settings.insecure.iter().any(|pattern| pattern.matches(path))
+    }
+
+    /// By the first rule that matches the path. A rule that takes the rest of a path does not say how much of it is the root;
+    /// then the longest that the server has is it.
+    async fn by_rules(&self, path: &ModulePath) -> Option<Result<Module, VcsError>> {
+        // A major version suffix is no part of a repository's path, but for those of gopkg.in.
+        let own = if path.major_suffix().starts_with('.') { path.as_str() } else { path.prefix() };
+        let matching = |rule: &'_ Rule| {
+            let matched = rule.pattern.matches(own);
+            (!matched.is_empty()).then(|| (rule.clone(), matched))
+        };
+        let (rule, matched) = self.settings.rules.iter().find_map(matching)?;
+        let of = |m: &Matched| self.module(path, &m.root, &rule.repo.fill(m), &rule.subdir, false);
+        if let [one] = matched.as_slice() {
+            return Some(of(one));
+        }
+        let find = async {
+            let mut first = None;
+            for candidate in &matched {
+                match of(candidate)?.repository.refs().await {
+                    Ok(_) => return Ok(candidate.root.clone()),
+                    Err(e @ (VcsError::NotFound(_) | VcsError::Denied(_))) => first = first.or(Some(e)),
+                    Err(e) => return Err(e),
+                }
+            }
+            Err(first.unwrap_or_else(|| VcsError::not_found("no repository")))
+        };
+        let slot = self.slot(&self.roots, path.as_str());
+        let root = remembered(&slot, find).await;
+        Some(root.and_then(|root| {
+            let of_root = matched.iter().find(|m| m.root == root).ok_or_else(|| VcsError::not_found("no repository"));
+            of_root.and_then(of)
+        }))
+    }
+
+    /// The URL of a repository whose path ends in `.git`: by the first scheme that leads to it.
+    async fn by_schemes(&self, path: &ModulePath, root: &str) -> Result<String, VcsError> {
+        let insecure = self.is_insecure(path.as_str());
+        let schemes: &[&str] = if insecure { &["git", "https", "http", "git+ssh", "ssh"] } else { &["https", "git+ssh", "ssh"] };
+        let plain = root.strip_suffix(".git").unwrap_or(root);
+        let mut failures = Vec::new();
+        for scheme in schemes {
+            let url = format!("{scheme}://{plain}");
+            match self.module(path, root, &url, "", true)?.repository.refs().await {
+                Ok(_) => return Ok(url),
+                Err(e @ VcsError::NoTurn(_)) => return Err(e),
+                Err(e) => failures.push((scheme, e)),
+            }
+        }
+        let said: Vec<String> = failures.iter().map(|(scheme, e)| format!("{scheme}: {e}")).collect();
+        let why = format!("{plain}: no secure protocol found for repository ({})", said.join("; "));
+        // A server that nobody reaches is not one that does not have it.
+        Err(match failures.into_iter().map(|(_, e)| e).find(|e| !matches!(e, VcsError::Broken { .. })) {
+            None => VcsError::broken(why),
+            Some(VcsError::Denied(_)) => VcsError::Denied(why),
+            Some(_) => VcsError::NotFound(why),
+        })
+    }
+
+    /// By the `go-import` tags of the page at the path's address.
+    async fn by_page(&self, path: &ModulePath) -> Result<Source, VcsError> {
+        let unknown = |why: String| VcsError::not_found(format!("unrecognized import path \"{path}\": {why}"));
+        if !self.settings.discover {
+            return Err(unknown("no rule is for it, and discovery is switched off".into()));
+        }
+        let entries = self.entries(path.as_str(), path).await?;
+        let entry = meta::choose(&entries, path.as_str()).map_err(unknown)?;
+        if entry.prefix != path.as_str() {
+            // Whoever has a part of a host must not say where the whole of it is.
+            let own = self.entries(&entry.prefix, path).await?;
+            if meta::choose(&own, path.as_str()) != Ok(entry) {
+                return Err(unknown(format!(
+                    "the pages of {path} and {} disagree about go-import for {}",
+                    entry.prefix, entry.prefix
+                )));
+            }
+        }
+        self.by_entry(path, entry)
+    }
+
+    fn by_entry(&self, path: &ModulePath, entry: &Entry) -> Result<Source, VcsError> {
+        let unknown = |why: String| VcsError::not_found(format!("unrecognized import path \"{path}\": {why}"));
+        let subdir = &entry.subdirectory;
+        if subdir.starts_with(['/', '-'])
+            || subdir.contains(|c: char| c.is_control() || c == '\\')
+            || subdir.split('/').any(|e| e == "..")
+        {
+            return Err(unknown(format!("subdirectory {subdir:?} in go-import is not one")));
+        }
+        match entry.vcs.as_str() {
+            "git" => self.module(path, &entry.prefix, &entry.url, subdir, true).map(Source::Git),
+            "mod" => {
+                let url = Url::parse(&entry.url).map_err(|e| unknown(format!("the URL of its module proxy is none ({e})")))?;
+                let secure = url.scheme() == "https" || (url.scheme() == "http" && self.is_insecure(path.as_str()));
+                let plain =
+                    url.host_str().is_some() && url.query().is_none() && url.username().is_empty() && url.password().is_none();
+                if secure && plain {
+                    Ok(Source::Proxy(url))
+                } else {
+                    Err(unknown("the URL of its module proxy cannot be used".into()))
+                }
+            }
+            other => match OTHERS.into_iter().find(|o| *o == other) {
+                Some(system) => Ok(Source::Foreign(Foreign::new(Arc::clone(&self.foreign), path.clone(), system))),
+                None => Err(unknown(format!("unknown version control system {other:?}"))),
+            },
+        }
+    }
+
+    async fn entries(&self, at: &str, path: &ModulePath) -> Result<Arc<Vec<Entry>>, VcsError> {
+        let slot = self.slot(&self.pages, at);
+        remembered(&slot, self.read_page(at, path)).await
+    }
+
+    /// Reads the page of an import path: by https, and where the path is configured as insecure and that brought no answer at all, by http.
+    async fn read_page(&self, at: &str, path: &ModulePath) -> Result<Arc<Vec<Entry>>, VcsError> {
+        let unknown = |why: String| VcsError::not_found(format!("unrecognized import path \"{path}\": {why}"));
+        let (host, rest) = at.split_once('/').unwrap_or((at, ""));
+        let url = |scheme: &str| Url::parse(&format!("{scheme}://{host}/{rest}?go-get=1")).map_err(|e| unknown(e.to_string()));
+        let is_host = host.contains('.') && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:".contains(&b));
+        if !is_host || at.contains(['?', '#', '@', '\\']) {
+            return Err(unknown(format!("{at:?} is no address of a page")));
+        }
+        let insecure = self.is_insecure(path.as_str()) || self.is_insecure(at);
+        let mut answer = self.egress.get_page(url("https")?).await;
+        if insecure && matches!(&answer, Err(e) if !matches!(e, EgressError::NoTurn { .. } | EgressError::Internal { .. })) {
+            answer = self.egress.get_page(url("http")?).await;
+        }
+        let mut response = answer?;
+        let status = response.status;
+        let page = match response.body.collect(MAX_PAGE).await {
+            Err(EgressError::TooLarge { limit }) => return Err(unknown(format!("its page is larger than {limit} bytes"))),
+            page => page?,
+        };
+        let found = meta::entries(&page);
+        if !found.is_empty() || status == 200 {
+            return Ok(Arc::new(found));
+        }
+        let why = format!("unrecognized import path \"{path}\": {host} answered {status} for {at}?go-get=1");
+        Err(match status {
+            401 | 403 => VcsError::Denied(why),
+            429 | 500..=599 => VcsError::broken(why),
+            _ => VcsError::NotFound(why),
+        })
+    }
+}
