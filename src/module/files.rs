@@ -46,7 +46,7 @@ pub fn select(entries: &[Entry], new: bool) -> Result<Vec<&str>, String> {
         if !is_clean(&shown) {
             return refused("file path is not clean");
         }
-        if is_vendored(&shown, new) || in_nested(&shown, &nested) || shown == ".hg_archival.txt" {
+        if is_vendored(&shown, new) || in_nested(&entry.name, &nested) || shown == ".hg_archival.txt" {
             continue;
         }
         let Ok(name) = std::str::from_utf8(&entry.name) else { return refused("malformed file path: invalid UTF-8") };
@@ -87,12 +87,13 @@ fn nested_modules(entries: &[Entry]) -> HashSet<&[u8]> {
     entries.iter().filter_map(|e| of(e).map(|at| &e.name[..at])).collect()
 }
 
-fn in_nested(name: &str, nested: &HashSet<&[u8]>) -> bool {
-    name.match_indices('/').any(|(at, _)| nested.contains(&name.as_bytes()[..=at]))
+fn in_nested(name: &[u8], nested: &HashSet<&[u8]>) -> bool {
+    (0..name.len()).any(|at| name[at] == b'/' && nested.contains(&name[..=at]))
 }
 
+/// Whether `path.Clean` would leave it as it is. What begins with `..` is refused later, unless it is left out.
 fn is_clean(name: &str) -> bool {
-    !name.is_empty() && !name.split('/').any(|element| matches!(element, "" | "." | ".."))
+    !name.split('/').skip_while(|element| *element == "..").any(|element| matches!(element, "" | "." | ".."))
 }
 
 /// Whether a file lies in a vendored package.
@@ -193,6 +194,20 @@ mod tests {
             assert!(select(&tree(bad), true).is_err(), "{bad:?}");
         }
         assert!(select(&tree(&["ß", "ss", "A/x", "A/y"]), true).is_ok());
+        for left_out in [&["../vendor/a/b"][..], &["../a/go.mod", "../a/b"]] {
+            assert_eq!(select(&tree(left_out), true), Ok(Vec::new()), "{left_out:?}");
+        }
+        for bad in ["", ".", "..", "../a", "/a", "a/", "a//b", "a/./b", "vendor/../a/b"] {
+            assert!(select(&tree(&[bad]), true).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_that_are_no_text_are_refused_unless_left_out() {
+        let entries =
+            [&b"\xff/go.mod"[..], b"\xff/x", b"vendor/a/\xff"].map(|name| Entry { name: name.to_vec(), ..tree(&["x"])[0].clone() });
+        assert_eq!(select(&entries, true), Ok(Vec::new()));
+        assert!(select(&entries[1..], true).is_err());
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
 use super::ModulePath;
 use super::path::split_major;
-use super::semver::{canonical_module, compare, major_fits};
+use super::semver::{canonical_module, compare, compare_numbers, major_fits};
 
 /// The module path that a go.mod declares, by a scan of its lines that minds nothing else in the file; empty where there is none.
 /// It need not be a valid path.
@@ -69,17 +69,17 @@ impl GoMod {
 
     /// Whether the language is Go 1.24 or newer, from which on other files count as vendored.
     pub fn is_1_24(&self) -> bool {
-        let number = |part: &str| {
-            let digits = part.bytes().take_while(u8::is_ascii_digit).count();
-            part[..digits].parse::<u32>().ok()
-        };
-        let mut of_go = self.go.iter().flat_map(|go| go.split('.')).map(number);
-        match (of_go.next().flatten(), of_go.next().flatten()) {
-            (Some(1), Some(minor)) => minor >= 24,
-            (Some(major), _) => major > 1,
-            _ => false,
-        }
+        let of_go = self.go.as_deref().and_then(major_minor);
+        of_go.is_some_and(|(major, minor)| compare_numbers(major, "1").then_with(|| compare_numbers(minor, "24")).is_ge())
     }
+}
+
+/// The numbers of a language, where it is one to `go/version` too: that knows neither `1.24.1rc1` nor `1.24rc01`.
+fn major_minor(go: &str) -> Option<(&str, &str)> {
+    let (major, rest) = digits(go)?;
+    let (minor, rest) = digits(rest.strip_prefix('.')?)?;
+    let last = rest.strip_prefix('.').unwrap_or_else(|| rest.trim_start_matches(|c: char| c.is_ascii_lowercase()));
+    (last.is_empty() || digits(last) == Some((last, ""))).then_some((major, minor))
 }
 
 #[derive(Default)]
@@ -336,6 +336,17 @@ mod tests {
             ["go banana", "go 1.1\ngo 1.1", "module a b", "require x.y/z", "/* */", "retract (\n v1\n", "x \"open", "a (\n) b"]
         {
             assert_eq!(read(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_language_is_compared_as_go_version_compares_it() {
+        let is_1_24 = |go: &str| GoMod::parse(format!("go {go}\n").as_bytes()).is_some_and(|found| found.is_1_24());
+        for new in ["1.24", "1.24.0", "1.24rc1", "1.24rc", "1.24-x", "v1.24.", "1.100", "2.0", "1.99999999999999999999", "10.3"] {
+            assert!(is_1_24(new), "{new}");
+        }
+        for old in ["1.23.9", "1.9", "1.24.1rc1", "1.24rc01", "1.23x", "0.25", "1", "banana"] {
+            assert!(!is_1_24(old), "{old}");
         }
     }
 

@@ -99,7 +99,7 @@ fn identifiers(text: &str, no_leading_zeros: bool) -> bool {
 }
 
 /// Orders decimal numbers of any length.
-fn compare_numbers(a: &str, b: &str) -> Ordering {
+pub(super) fn compare_numbers(a: &str, b: &str) -> Ordering {
     a.len().cmp(&b.len()).then_with(|| a.cmp(b))
 }
 

@@ -179,7 +179,7 @@ impl Chance {
         usize::try_from(self.0 >> 33).unwrap() % bound.max(1)
     }
 
-    pub(crate) fn of<'a>(&mut self, items: &[&'a str]) -> &'a str {
+    pub(crate) fn of<T: Copy>(&mut self, items: &[T]) -> T {
         items[self.below(items.len())]
     }
 }

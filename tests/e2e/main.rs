@@ -18,3 +18,4 @@ mod public;
 mod support;
 mod tls;
 mod xmod;
+mod xmodrepo;

@@ -1,5 +1,5 @@
-// Xmod prints what golang.org/x/mod says about module paths, versions and patterns, so that a test can compare modgate's own
-// verdicts with it, row by row.
+// Xmod prints what golang.org/x/mod says about module paths, versions, patterns, and what repositories hold, so that a test can
+// compare modgate's own verdicts with it, row by row.
 //
 // It reads rows of a kind, a tab and a value, and prints one line for each.
 package main
@@ -60,6 +60,11 @@ var kinds = map[string]func(value string) string{
 		}
 		return verdict(module.MatchPrefixPatterns(globs, target))
 	},
+	"gomod":       goMod,
+	"files":       files,
+	"pseudoparts": pseudoParts,
+	"pseudobuild": pseudoBuild,
+	"characters":  characters,
 }
 
 func verdict(ok bool) string {
