@@ -13,6 +13,8 @@ use crate::upstream::Upstream;
 use crate::upstream::directory::Directory;
 use crate::upstream::goproxy::GoProxy;
 use crate::upstream::guard::Guarded;
+use crate::upstream::vcs::Vcs;
+use crate::vcs::Fetcher;
 
 /// What outlives a reload: threads, and the cache's folder of temporary files.
 pub struct Foundation {
@@ -45,6 +47,8 @@ pub enum StartError {
 const FETCH_THREADS: usize = 4;
 /// Threads that sync files and read zips' directories, those included that a dead mount holds.
 const BLOCKING_THREADS: usize = 256;
+/// The folder of repositories' mirrors, beside the upstreams' folders. No upstream's name starts with a dot.
+const MIRRORS: &str = ".vcs";
 /// Threads that talk to upstreams.
 const EGRESS_THREADS: usize = 1;
 
@@ -97,6 +101,14 @@ impl Foundation {
                 let way = self.egress.upstream(Arc::clone(&name), (**policy).clone());
                 Arc::new(GoProxy::new(goproxy.clone(), way.map_err(|e| StartError::Upstream(name.to_string(), e))?))
             }
+            UpstreamKind::Vcs(vcs, policy) => {
+                let way = self.egress.upstream(Arc::clone(&name), (**policy).clone());
+                let way = way.map_err(|e| StartError::Upstream(name.to_string(), e))?;
+                let folder = self.store.root().join(MIRRORS).join(&*name);
+                let fetcher = Fetcher::new((**vcs).clone(), policy, way.clone(), &folder);
+                let unusable = |e| StoreError::new("make the folder of mirrors", &folder, e);
+                Arc::new(Vcs::new(fetcher.map_err(unusable)?, way))
+            }
             UpstreamKind::Directory(path, limit) => Arc::new(Directory::new(path, *limit)),
         };
         Ok(Arc::new(Guarded::new(name, upstream, settings.breaker)))
@@ -104,7 +116,7 @@ impl Foundation {
 
     fn member(&self, settings: &settings::Upstream, upstream: Arc<dyn Upstream>) -> Member {
         let folder = match &settings.kind {
-            UpstreamKind::GoProxy(..) => self.store.folder(&settings.name),
+            UpstreamKind::GoProxy(..) | UpstreamKind::Vcs(..) => self.store.folder(&settings.name),
             // A directory is its own cache.
             UpstreamKind::Directory(path, _) => Folder::read_only(path),
         };

@@ -1,16 +1,17 @@
 //! `modgate check`: the configuration checked and said back, and with `--probe` each upstream tried.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
-
-use url::Url;
 
 use super::{CliError, out, warn};
 use crate::assemble::Foundation;
 use crate::base::units::{show_elapsed, show_size};
 use crate::config::{Config, Origin, Upstream, UpstreamKind};
 use crate::egress::Policy;
+use crate::egress::proxy::Proxy;
 use crate::route::{Fallback, GoesOn, ListMode, PartialRule, Route};
+use crate::vcs;
 
 pub(super) fn run(file: Option<&Path>, probe: bool) -> Result<(), CliError> {
     let config = Config::load(file)?;
@@ -38,18 +39,36 @@ pub(super) fn run(file: Option<&Path>, probe: bool) -> Result<(), CliError> {
 
 fn describe(upstream: &Upstream) -> String {
     match &upstream.kind {
-        UpstreamKind::GoProxy(settings, policy) => format!("goproxy {}{}", settings.url, describe_way(&settings.url, policy)),
+        UpstreamKind::GoProxy(settings, policy) => {
+            let credentials = policy.credentials.is_some();
+            format!("goproxy {}{}", settings.url, describe_way(policy.proxy.for_url(&settings.url), credentials, policy))
+        }
+        UpstreamKind::Vcs(settings, policy) => describe_vcs(settings, policy),
         UpstreamKind::Directory(path, _) => format!("directory {}", path.display()),
     }
 }
 
+fn describe_vcs(settings: &vcs::Settings, policy: &Policy) -> String {
+    let rules = match settings.rules.len() {
+        0 => "no rules".to_owned(),
+        1 => "1 rule".to_owned(),
+        n => format!("{n} rules"),
+    };
+    let discovery = if settings.discover { "discovery by go-import pages" } else { "no discovery" };
+    let hosts: Vec<&str> = settings.hosts.iter().map(|h| h.host.as_str()).collect();
+    let credentials = if hosts.is_empty() { String::new() } else { format!(", credentials for {}", hosts.join(", ")) };
+    let netrc = settings.netrc.as_ref().map_or("", |_| ", a netrc");
+    let way = describe_way(policy.proxy.https.as_ref(), false, policy);
+    format!("vcs, {rules}, {discovery}{credentials}{netrc}{way}")
+}
+
 /// The way out, where there is something to say about it. Secrets have no text form.
-fn describe_way(url: &Url, policy: &Policy) -> String {
+fn describe_way(proxy: Option<&Arc<Proxy>>, credentials: bool, policy: &Policy) -> String {
     let mut said = Vec::new();
-    if let Some(proxy) = policy.proxy.for_url(url) {
+    if let Some(proxy) = proxy {
         said.push(format!("through {proxy}"));
     }
-    if policy.credentials.is_some() {
+    if credentials {
         said.push("with credentials".to_owned());
     }
     if policy.tls.identity.is_some() {

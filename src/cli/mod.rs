@@ -1,6 +1,7 @@
 //! Layer 10: the commands. One file a command; this one is clap and the words that all of them use.
 
 mod check;
+mod connect;
 mod explain;
 mod gc;
 mod serve;
@@ -51,6 +52,19 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Connect standard input and output to a server through a proxy: for ssh, as `ProxyCommand modgate connect %h %p`.
+    Connect {
+        /// The server's name or address.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// The proxy's URL: http://, https://, socks5:// or socks5h://. Without it, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
+        #[arg(long, env = crate::vcs::remote::CONNECT_PROXY, hide_env_values = true, value_name = "URL")]
+        proxy: Option<String>,
+        /// A PEM file of authorities to trust beside the system's, for an https:// proxy.
+        #[arg(long, env = crate::vcs::remote::CONNECT_CA, value_name = "FILE")]
+        ca_file: Option<PathBuf>,
+    },
     /// Bring the cache on disk below its bound, the least recently used files first.
     Gc {
         /// The bound, such as 50GiB, instead of `cache.max_size`.
@@ -89,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Serve => serve::run(config),
         Command::Check { probe } => check::run(config, probe),
         Command::Explain { module, json } => explain::run(config, &module, json),
+        Command::Connect { host, port, proxy, ca_file } => connect::run(&host, port, proxy.as_deref(), ca_file.as_deref()),
         Command::Gc { max_size, private_too } => gc::run(config, max_size, private_too),
     };
     match done {

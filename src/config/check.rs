@@ -11,7 +11,7 @@ use super::egress::{Defaults, policy, user_netrc};
 use super::go_env::{GoSettings, Target};
 use super::load::user_cache_dir;
 use super::read::{Finding, Item, Place, Reading, Table, beside};
-use super::{Cache, Config, ConfigError, Log, Origin, Server, Upstream, UpstreamKind};
+use super::{Cache, Config, ConfigError, Log, Origin, Server, Upstream, UpstreamKind, vcs};
 use crate::base::{Secret, units};
 use crate::egress::credentials::{self, Credentials};
 use crate::egress::proxy::bare;
@@ -214,16 +214,18 @@ fn upstream(reading: &Reading, mut table: Table<'_>, defaults: &Defaults, warnin
     #[derive(Clone, Copy)]
     enum Type {
         GoProxy,
+        Vcs,
         Directory,
     }
     let Some(item) = table.take("type") else {
-        table.say("", "has no type (\"goproxy\" or \"directory\")");
+        table.say("", "has no type (\"goproxy\", \"vcs\" or \"directory\")");
         return None;
     };
     let kind = item.parsed(|text| match text {
         "goproxy" => Ok(Type::GoProxy),
+        "vcs" => Ok(Type::Vcs),
         "directory" => Ok(Type::Directory),
-        _ => Err("has to be one of: goproxy, directory".into()),
+        _ => Err("has to be one of: goproxy, vcs, directory".into()),
     })?;
     let private = table.flag("private").unwrap_or(false);
     let made = match kind {
@@ -234,6 +236,15 @@ fn upstream(reading: &Reading, mut table: Table<'_>, defaults: &Defaults, warnin
             url.zip(absent)
                 .zip(policy)
                 .map(|((url, absent), policy)| UpstreamKind::GoProxy(goproxy::Settings { url, absent }, Box::new(policy)))
+        }
+        Type::Vcs => {
+            if table.has("auth") {
+                table.say("auth", "repositories are of many hosts: credentials = { \"host:port\" = { … } }");
+            }
+            policy(reading, &mut table, None, defaults, warnings).and_then(|mut policy| {
+                let settings = vcs::settings(reading, &mut table, &mut policy)?;
+                Some(UpstreamKind::Vcs(Box::new(settings), Box::new(policy)))
+            })
         }
         Type::Directory => {
             let limit = table.limit("idle").unwrap_or(defaults.limits().idle);
@@ -247,7 +258,11 @@ fn upstream(reading: &Reading, mut table: Table<'_>, defaults: &Defaults, warnin
             })
         }
     };
-    let breaker = breaker(table.table("breaker"));
+    let breaker = match kind {
+        // Its hosts are many: that one does not work says nothing of the others.
+        Type::Vcs => guard::Settings { failures: 0, ..guard::Settings::default() },
+        Type::GoProxy | Type::Directory => breaker(table.table("breaker")),
+    };
     table.finish();
     made.map(|kind| Upstream { name: String::new(), private, kind, breaker })
 }
@@ -260,7 +275,7 @@ fn breaker(mut table: Table<'_>) -> guard::Settings {
     guard::Settings { failures: failures.unwrap_or(default.failures), open_for: open_for.unwrap_or(default.open_for) }
 }
 
-fn required<'r>(table: &mut Table<'r>, key: &'static str) -> Option<Item<'r>> {
+pub(super) fn required<'r>(table: &mut Table<'r>, key: &'static str) -> Option<Item<'r>> {
     let found = table.take(key);
     if found.is_none() {
         table.say("", format!("has no {key}"));
@@ -297,7 +312,7 @@ fn absent_statuses(items: &[Item<'_>]) -> Option<Vec<u16>> {
 }
 
 /// All of them, or nothing; every one is looked at, so that every mistake is said.
-fn all<T>(items: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
+pub(super) fn all<T>(items: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
     let looked: Vec<Option<T>> = items.collect();
     looked.into_iter().collect()
 }
@@ -393,12 +408,8 @@ fn go_chains(reading: &Reading, egress: &Defaults, warnings: &mut Vec<Finding>) 
             }
             Target::Folder(path) => ("file".to_owned(), UpstreamKind::Directory(path, egress.limits().idle)),
             Target::Direct => {
-                let problem =
-                    "GOPROXY ends in \"direct\", which is left out: this version does not fetch from version control, so what no \
-                               proxy has is answered 404"
-                        .to_owned();
-                warnings.push(Finding { place: Place::GoSettings, key: String::new(), problem });
-                continue;
+                let Some(kind) = direct(reading, egress, &settings.insecure, warnings) else { return Ok(None) };
+                ("direct".to_owned(), kind)
             }
             Target::Off => continue,
         };
@@ -412,28 +423,51 @@ fn go_chains(reading: &Reading, egress: &Defaults, warnings: &mut Vec<Finding>) 
             .unwrap_or_default();
         let goes_on = Some(if entry.any_error { GoesOn::AnyError } else { GoesOn::NotFound });
         steps.push(Step { upstream: upstreams.len(), goes_on });
-        upstreams.push(Upstream { name, private: false, kind, breaker: guard::Settings::default() });
+        let failures = if matches!(kind, UpstreamKind::Vcs(..)) { 0 } else { guard::Settings::default().failures };
+        upstreams.push(Upstream {
+            name,
+            private: false,
+            kind,
+            breaker: guard::Settings { failures, ..guard::Settings::default() },
+        });
     }
     if steps.is_empty() {
         return Err("GOPROXY names no proxy to stand in front of; set GOPROXY, or give a configuration by --config".into());
     }
+    // As the go command goes on to version control only when no proxy has a module, so do lists.
+    let any_direct = upstreams.iter().any(|u| matches!(u.kind, UpstreamKind::Vcs(..)));
+    let list = if any_direct { ListMode::First } else { ListMode::Merge };
     let route = |patterns, steps| Route {
         patterns,
         steps,
         fallback: Fallback::NotFound,
-        list: ListMode::Merge,
+        list,
         partial: PartialRule::Serve,
         hedge_after: None,
     };
     let mut routes = Vec::new();
     let fenced = Pattern::parse_list(&settings.no_proxy).map_err(|e| format!("GONOPROXY or GOPRIVATE: {e}"))?;
     if !fenced.is_empty() {
-        // What is not to be asked of a proxy is asked of nobody here.
-        routes.push(route(fenced, Vec::new()));
+        // What is not to be asked of a proxy comes from version control, whatever GOPROXY says.
+        let at = upstreams.iter().position(|u| matches!(u.kind, UpstreamKind::Vcs(..)));
+        if at.is_none() {
+            let Some(kind) = direct(reading, egress, &settings.insecure, warnings) else { return Ok(None) };
+            let breaker = guard::Settings { failures: 0, ..guard::Settings::default() };
+            upstreams.push(Upstream { name: "direct".into(), private: false, kind, breaker });
+        }
+        let at = at.unwrap_or(upstreams.len() - 1);
+        routes.push(route(fenced, vec![Step { upstream: at, goes_on: None }]));
     }
     let everything = Pattern::parse_list("*").map_err(|e| e.to_string())?;
     routes.push(route(everything, steps));
     Ok(Some(Chains { upstreams, routes: RouteTable::new(routes), origin: Origin::GoSettings }))
+}
+
+/// What `direct` stands for in GOPROXY.
+fn direct(reading: &Reading, egress: &Defaults, insecure: &str, warnings: &mut Vec<Finding>) -> Option<UpstreamKind> {
+    let mut policy = egress.of_go_settings(reading, None, warnings)?;
+    let settings = vcs::of_go_settings(insecure, &mut policy);
+    Some(UpstreamKind::Vcs(Box::new(settings), Box::new(policy)))
 }
 
 /// The credentials that the go command would send to this proxy: those that stand in its URL, from which they are taken, else those

@@ -390,7 +390,7 @@ fn fixed_headers(reading: &Reading, table: Table<'_>) -> Option<Vec<(String, Sec
 }
 
 /// `username` and a password.
-fn login(reading: &Reading, table: &mut Table<'_>) -> Option<(String, Secret)> {
+pub(super) fn login(reading: &Reading, table: &mut Table<'_>) -> Option<(String, Secret)> {
     let user = match table.take("username") {
         None => {
             table.say("", "has no username");
@@ -407,7 +407,7 @@ fn login(reading: &Reading, table: &mut Table<'_>) -> Option<(String, Secret)> {
 }
 
 /// A secret from a file, from the variable of a name, or from modgate's own variable for the key itself.
-fn secret(
+pub(super) fn secret(
     reading: &Reading,
     table: &mut Table<'_>,
     own: &'static str,
@@ -466,7 +466,7 @@ fn sendable(item: &Item<'_>, secret: &Secret) -> bool {
 }
 
 /// A file that a key names, beside the configuration.
-fn file(reading: &Reading, item: &Item<'_>) -> Option<(PathBuf, Vec<u8>)> {
+pub(super) fn file(reading: &Reading, item: &Item<'_>) -> Option<(PathBuf, Vec<u8>)> {
     let path = beside(reading.file.as_deref(), &item.text()?);
     let read = read_file(&path).map_err(|why| format!("{} cannot be read: {why}", path.display()));
     Some((path.clone(), item.judge(read)?))

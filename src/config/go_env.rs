@@ -19,6 +19,8 @@ pub struct GoSettings {
     pub proxies: Vec<GoProxyEntry>,
     /// GONOPROXY, for which GOPRIVATE stands in; empty for `none`.
     pub no_proxy: String,
+    /// GOINSECURE.
+    pub insecure: String,
 }
 
 /// One item of GOPROXY.
@@ -71,7 +73,8 @@ impl GoSettings {
         };
         let proxies = parse_goproxy(&get("GOPROXY").unwrap_or_else(|| DEFAULT_GOPROXY.to_owned()))?;
         let no_proxy = get("GONOPROXY").or_else(|| get("GOPRIVATE")).unwrap_or_default();
-        Ok(Self { proxies, no_proxy: if no_proxy == "none" { String::new() } else { no_proxy } })
+        let insecure = get("GOINSECURE").unwrap_or_default();
+        Ok(Self { proxies, no_proxy: if no_proxy == "none" { String::new() } else { no_proxy }, insecure })
     }
 }
 

@@ -11,6 +11,7 @@ mod egress;
 pub mod go_env;
 pub mod load;
 pub mod read;
+mod vcs;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -97,6 +98,8 @@ pub struct Upstream {
 pub enum UpstreamKind {
     /// A server of the module proxy protocol, and the way out to it.
     GoProxy(upstream::goproxy::Settings, Box<Policy>),
+    /// Version control, and the way out to its hosts.
+    Vcs(Box<crate::vcs::Settings>, Box<Policy>),
     /// A directory in the layout of the module cache's download folder, and how long a look into it may take.
     Directory(PathBuf, Duration),
 }

@@ -96,7 +96,14 @@ impl Client {
         let tls = ClientTls { config: tls, party: Party::Upstream { identified: policy.tls.identity.is_some() } };
         let other = ClientTls { config: proxy_tls, party: Party::Other };
         let reach = policy.reach.clone();
-        let connector = |tls| Connector { limit, tls, proxy: Rc::clone(&proxy), proxy_tls: other.clone(), reach: reach.clone() };
+        let connector = |tls| Connector {
+            limit,
+            tls,
+            proxy: Rc::clone(&proxy),
+            proxy_tls: other.clone(),
+            tunnels: false,
+            reach: reach.clone(),
+        };
         let (plain, elsewhere) = (make(connector(None)), make(connector(Some(other.clone()))));
         Self { plain, tls: make(connector(Some(tls))), elsewhere, upstream, policy, shared }
     }

@@ -157,6 +157,8 @@ pub(super) struct Connector {
     pub(super) proxy: Rc<ProxyRule>,
     /// TLS to a proxy.
     pub(super) proxy_tls: ClientTls,
+    /// Whether a proxy has to lead on to servers without TLS too, rather than be told with each request where that is to go.
+    pub(super) tunnels: bool,
     /// Which servers may be reached, where others than the configuration name them.
     pub(super) reach: Option<Reach>,
 }
@@ -195,20 +197,38 @@ impl Service<ConnectInfo<Uri>> for Connector {
     }
 }
 
+/// A connection to a server, through a proxy or not, for a program that speaks with it by itself.
+pub(super) async fn tunnel_to(
+    proxy: ProxyRule,
+    proxy_tls: Arc<rustls::ClientConfig>,
+    (host, port): (&str, u16),
+    limit: Duration,
+) -> Result<impl AsyncRead + AsyncWrite + Unpin, EgressError> {
+    let proxy_tls = ClientTls { config: proxy_tls, party: Party::Other };
+    let connector = Connector { limit, tls: None, proxy: Rc::new(proxy), proxy_tls, tunnels: true, reach: None };
+    let doing = Doing::default();
+    let opened = tokio::time::timeout(limit, connector.to_server(host, port, false, &doing)).await;
+    opened.unwrap_or_else(|_| Err(EgressError::Timeout(Wait::Connect(doing.take()))))
+}
+
 impl Connector {
     async fn open(&self, uri: &Uri, doing: &Doing) -> Result<Io, EgressError> {
         let host = bare(uri.host().unwrap_or_default());
         let port = uri.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
-        let io = match self.proxy.choose(self.tls.is_some(), host, port) {
-            None => Io::Tcp(dial(host, port, doing, self.reach.as_ref()).await?),
-            Some(proxy) => self.through(proxy, host, port, doing).await?,
-        };
+        let io = self.to_server(host, port, self.tls.is_some(), doing).await?;
         match &self.tls {
             None => Ok(io),
             Some(tls) => {
                 doing.replace(format!("TLS with {}", host_port(host, port)));
                 handshake(tls, io, host, port).await
             }
+        }
+    }
+
+    async fn to_server(&self, host: &str, port: u16, https: bool, doing: &Doing) -> Result<Io, EgressError> {
+        match self.proxy.choose(https, host, port) {
+            None => Ok(Io::Tcp(dial(host, port, doing, self.reach.as_ref()).await?)),
+            Some(proxy) => self.through(proxy, host, port, doing).await,
         }
     }
 
@@ -231,7 +251,7 @@ impl Connector {
             EgressError::Proxy { proxy: proxy.to_string(), to: to.clone(), why: why.to_string(), may_pass }
         };
         match proxy.scheme {
-            ProxyScheme::Http | ProxyScheme::Https if self.tls.is_none() => Ok(io),
+            ProxyScheme::Http | ProxyScheme::Https if self.tls.is_none() && !self.tunnels => Ok(io),
             ProxyScheme::Http | ProxyScheme::Https => {
                 let mut io = io;
                 tunnel::connect(proxy, &mut io, host, port).await.map_err(refused)?;

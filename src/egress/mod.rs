@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use url::Url;
 
@@ -182,6 +183,23 @@ impl Egress {
         let _ = thread.send(Order::Upstream(Box::new(way), inbox));
         Ok(EgressHandle { jobs, limits })
     }
+}
+
+/// Opens a connection to `host:port`, through the proxy where there is one, for a program that speaks with the server by itself.
+/// `authorities` are trusted beside the system's where the proxy is spoken to by TLS.
+///
+/// # Errors
+/// Why there is none.
+pub async fn tunnel(
+    proxy: Option<proxy::Proxy>,
+    authorities: Vec<rustls::pki_types::CertificateDer<'static>>,
+    server: (&str, u16),
+    limit: Duration,
+) -> Result<impl AsyncRead + AsyncWrite + Unpin, EgressError> {
+    let settings = TlsSettings { authorities, ..TlsSettings::default() };
+    let config = tls::proxy_config(&tls::system_roots(), &settings).map_err(|e| EgressError::Unusable(e.to_string()))?;
+    let rule = proxy.map(|proxy| ProxyRule::always(proxy, proxy::NoProxy::default())).unwrap_or_default();
+    connect::tunnel_to(rule, config, server, limit).await
 }
 
 /// Why the egress threads could not start.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::trail::Attempt;
-use crate::upstream::Failure;
+use crate::route::FailureClass;
 
 /// Why there is no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -61,7 +61,7 @@ impl ChainVerdict {
         let mut verdict = Self::Absent;
         for failure in attempts.iter().filter_map(|a| a.verdict.failure()).map(|e| &e.failure) {
             match failure {
-                Failure::Absent(_) => {}
+                f if f.class() == FailureClass::Absent => {}
                 f if f.is_timeout() && verdict != Self::Failed => verdict = Self::TimedOut,
                 _ => verdict = Self::Failed,
             }
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
     use crate::egress::{EgressError, Wait};
     use crate::gateway::Verdict;
-    use crate::upstream::{Busy, Outage};
+    use crate::upstream::{Busy, Failure, Outage};
 
     #[test]
     fn an_outage_is_never_an_absence() {

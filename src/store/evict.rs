@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::StoreError;
-use super::disk::TEMP;
 
 /// What eviction is to keep to.
 #[derive(Debug, Clone)]
@@ -96,7 +95,8 @@ fn folders(root: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
     for entry in fs::read_dir(root).map_err(wrap)? {
         let entry = entry.map_err(wrap)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name != TEMP && entry.file_type().is_ok_and(|t| t.is_dir()) {
+        // Temporary files and mirrors have upkeep of their own.
+        if !name.starts_with('.') && entry.file_type().is_ok_and(|t| t.is_dir()) {
             found.push((name, entry.path()));
         }
     }

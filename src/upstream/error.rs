@@ -9,6 +9,7 @@ use crate::egress::EgressError;
 use crate::egress::error::status_may_pass;
 use crate::route::FailureClass;
 use crate::store::StoreError;
+use crate::vcs::VcsError;
 
 /// How an upstream failed. Its text is what the error body's line for this upstream says.
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ pub enum Failure {
     Absent(Option<u16>),
     /// It refuses the caller.
     Denied(u16),
+    /// A repository gave nothing; which class that is, the reason says.
+    Vcs(Arc<VcsError>),
     /// It has no time now.
     Busy(Busy),
     /// It did not answer as a working server would.
@@ -105,6 +108,15 @@ impl From<EgressError> for UpstreamError {
     }
 }
 
+impl From<VcsError> for UpstreamError {
+    fn from(e: VcsError) -> Self {
+        match e {
+            VcsError::NoTurn(e) => e.into(),
+            e => Failure::Vcs(Arc::new(e)).into(),
+        }
+    }
+}
+
 impl From<StoreError> for UpstreamError {
     fn from(e: StoreError) -> Self {
         Failure::Outage(Outage::Disk(Arc::new(e))).into()
@@ -117,6 +129,12 @@ impl Failure {
         match self {
             Self::Absent(_) => FailureClass::Absent,
             Self::Denied(_) => FailureClass::Denied,
+            Self::Vcs(e) => match **e {
+                VcsError::NotFound(_) => FailureClass::Absent,
+                VcsError::Denied(_) => FailureClass::Denied,
+                VcsError::Broken { .. } => FailureClass::Outage,
+                VcsError::NoTurn(_) => FailureClass::Busy,
+            },
             Self::Busy(_) => FailureClass::Busy,
             Self::Outage(_) => FailureClass::Outage,
             Self::Corrupt(_) => FailureClass::Corrupt,
@@ -127,6 +145,7 @@ impl Failure {
     pub fn is_timeout(&self) -> bool {
         match self {
             Self::Outage(Outage::Network(e)) => e.is_timeout(),
+            Self::Vcs(e) => matches!(**e, VcsError::Broken { hangs: true, .. }),
             Self::Outage(Outage::DiskHangs(_) | Outage::Overtaken(_) | Outage::Suspect(_) | Outage::Open { hangs: true, .. }) => {
                 true
             }
@@ -174,6 +193,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Absent(None) => f.write_str("not there"),
             Self::Absent(Some(status)) => write!(f, "{} (absent)", status_text(*status)),
+            Self::Vcs(e) => write!(f, "{e}"),
             Self::Denied(status) => write!(f, "{} (denied)", status_text(*status)),
             Self::Busy(Busy::NoTurn { why, .. }) => f.write_str(why),
             Self::Busy(Busy::Said { status, retry_after }) => {

@@ -275,6 +275,8 @@ fn sign(failure: Option<&Failure>) -> Sign {
             Failure::Busy(Busy::NoTurn { .. }) | Failure::Outage(Outage::Open { .. } | Outage::Suspect(_) | Outage::Overtaken(_)),
         ) => Sign::Nothing,
         Some(Failure::Outage(Outage::Status(_) | Outage::Disk(_))) => Sign::Works,
+        // One repository, or one host of many.
+        Some(Failure::Vcs(_)) => Sign::Nothing,
         Some(Failure::Absent(_) | Failure::Denied(_) | Failure::Busy(Busy::Said { .. }) | Failure::Corrupt(_)) => Sign::Works,
     }
 }

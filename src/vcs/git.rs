@@ -136,15 +136,15 @@ fn is_hash(text: &str) -> bool {
 fn is_ref_name(name: &str) -> bool {
     let name = name.strip_suffix("^{}").unwrap_or(name);
     let bad = |c: char| c.is_control() || matches!(c, ' ' | '~' | '^' | ':' | '?' | '*' | '[' | '\\');
-    let element = |e: &str| !e.is_empty() && !e.starts_with('.') && !e.ends_with(".lock");
+    let element = |e: &str| !e.is_empty() && !e.starts_with('.') && e.strip_suffix(".lock").is_none();
     !name.contains(bad) && !name.contains("..") && !name.contains("@{") && !name.ends_with('.') && name.split('/').all(element)
 }
 
 impl Repository {
     pub(super) fn new(git: Arc<Git>, url: RepoUrl, guarded: bool) -> Self {
         let name = Sha256::digest(format!("git {}", url.as_str()));
-        let name: String = name.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        let folder = git.mirrors.join(name);
+        let name = u128::from_be_bytes(std::array::from_fn(|at| name[at]));
+        let folder = git.mirrors.join(format!("{name:032x}"));
         Self { git, url, guarded, moved: OnceLock::new(), folder, known: Mutex::default(), mirror: Mutex::default() }
     }
 
@@ -275,9 +275,12 @@ impl Repository {
         Ok(Some(self.moved.get_or_init(|| moved).clone()))
     }
 
-    /// A git command for the mirror. Its home is no user's, so that git and curl do not look into one; ssh knows its own.
+    /// A git command for the mirror. Its home is no user's, so that git and curl do not look into one, unless a git configuration
+    /// counts, which may speak of its own; ssh knows the user's by itself.
     fn command(&self, arguments: Vec<String>) -> Run {
-        Run::new("git").args(arguments).env("GIT_DIR", &self.folder).env("HOME", &self.git.mirrors).folder(&self.git.mirrors)
+        let home = std::env::var_os("HOME").filter(|_| self.git.access.git_config.is_some());
+        let home = home.unwrap_or_else(|| self.git.mirrors.clone().into());
+        Run::new("git").args(arguments).env("GIT_DIR", &self.folder).env("HOME", home).folder(&self.git.mirrors)
     }
 
     /// A git command that works on the mirror alone.
@@ -299,10 +302,10 @@ impl Repository {
 
     /// Facts about a commit, which is fetched where the mirror does not have it. `name` is a ref that leads to it, where there is one.
     pub(super) async fn commit(self: &Arc<Self>, hash: &Hash, name: Option<&str>, paths: &[String]) -> Result<Commit, VcsError> {
-        if self.is_made() {
-            if let Some(commit) = self.read(hash, paths).await? {
-                return Ok(commit);
-            }
+        if self.is_made()
+            && let Some(commit) = self.read(hash, paths).await?
+        {
+            return Ok(commit);
         }
         self.bring(hash, name).await?;
         let missing = || VcsError::not_found(format!("unknown revision {hash}: the server does not have it any more"));
@@ -563,7 +566,7 @@ fn sweep(folder: &Path, depth: usize) {
             let _ = std::fs::remove_dir_all(path);
         } else if is_folder && depth < 64 {
             sweep(&path, depth + 1);
-        } else if name.ends_with(".lock") || name.starts_with("tmp_") {
+        } else if path.extension().is_some_and(|end| end == "lock") || name.starts_with("tmp_") {
             let _ = std::fs::remove_file(path);
         }
     }

@@ -46,7 +46,8 @@ pub(super) fn by_path(path: &str) -> Result<ByPath, String> {
             known("hub.jazz.net/git", if good { 4 } else { usize::MAX }, 3.min(elements.len())).and_then(no_suffix)
         }
         ["git.apache.org", rest @ ..] => {
-            let good = rest.first().is_some_and(|e| lower(e, b"_.-") && e.len() > 4 && e.ends_with(".git"));
+            let good =
+                rest.first().is_some_and(|e| lower(e, b"_.-") && e.strip_suffix(".git").is_some_and(|name| !name.is_empty()));
             known("git.apache.org", if good { 2 } else { usize::MAX }, 1).map(ByPath::Known)
         }
         ["git.openstack.org", ..] => known("git.openstack.org", 3, 1).map(ByPath::Known),

@@ -21,6 +21,7 @@ mod revision;
 pub mod rules;
 mod tree;
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,8 +35,9 @@ pub use resolve::Rule;
 pub use revision::Module;
 
 use crate::base::Secret;
-use crate::egress::{Body, EgressHandle, Policy, Reach};
+use crate::egress::{Body, EgressHandle, Policy};
 use crate::module::Pattern;
+use crate::process::{ProcessError, Run};
 use foreign::GoCommand;
 use git::{Git, Repository};
 use meta::Entry;
@@ -116,7 +118,7 @@ impl Fetcher {
         let foreign = GoCommand::new(folder.join("go"), &settings, &access);
         let git = Git {
             access,
-            reach: policy.reach.clone().unwrap_or_else(Reach::default),
+            reach: policy.reach.clone().unwrap_or_default(),
             egress: egress.clone(),
             mirrors: folder.to_owned(),
             slots: Arc::new(Semaphore::new(settings.programs.max(1))),
@@ -133,22 +135,21 @@ impl Fetcher {
         })
     }
 
+    /// Whether the git program is there. Its hosts are many, and none of them is asked.
+    ///
+    /// # Errors
+    /// That it is not.
+    pub async fn probe(&self) -> Result<String, VcsError> {
+        let missing = |e: ProcessError| VcsError::broken(e.to_string());
+        let version = Run::new("git").args(["--version"]).output().await.map_err(missing)?;
+        Ok(String::from_utf8_lossy(&version).trim().to_owned())
+    }
+
     fn repository(&self, url: RepoUrl, guarded: bool) -> Arc<Repository> {
         // One that the configuration names is not the same as one that a page names, though they keep one mirror: the first is trusted.
         let key = format!("{guarded} {}", url.as_str());
-        let made = self.repositories.get_or_insert_with(&key, || {
-            Ok::<_, std::convert::Infallible>(Arc::new(Repository::new(Arc::clone(&self.git), url, guarded)))
-        });
-        match made {
-            Ok(repository) => repository,
-            Err(never) => match never {},
-        }
-    }
-
-    fn slot<T: Clone>(&self, of: &Cache<String, Remembered<T>>, key: &str) -> Remembered<T> {
-        match of.get_or_insert_with(key, || Ok::<_, std::convert::Infallible>(Remembered::default())) {
-            Ok(slot) => slot,
-            Err(never) => match never {},
-        }
+        let make = || Ok::<_, Infallible>(Arc::new(Repository::new(Arc::clone(&self.git), url, guarded)));
+        let Ok(repository) = self.repositories.get_or_insert_with(&key, make);
+        repository
     }
 }

@@ -16,15 +16,25 @@ pub(super) struct Place {
     pub(super) go_mod: Option<Bytes>,
 }
 
-/// Decides by the go.mod of the module's directory, and where its path ends in `/vN`, by that of the directory `vN` below it
-/// (`second`: `None` where it does not count, `Some(None)` where it is not there).
+/// The go.mod of the directory `vN` below a module's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Second {
+    /// The module's path does not end in `/vN`, or the repository's root does so too.
+    NoMatter,
+    /// There is none.
+    Missing,
+    /// Its text.
+    There(Bytes),
+}
+
+/// Decides by the go.mod of the module's directory, and where its path ends in `/vN`, by that of the directory `vN` below it.
 ///
 /// # Errors
 /// Why the module is in neither.
 pub(super) fn place(
     module: &Module,
     first: Option<Bytes>,
-    second: Option<Option<Bytes>>,
+    second: &Second,
     version: &str,
     revision: &str,
 ) -> Result<Place, String> {
@@ -32,7 +42,7 @@ pub(super) fn place(
     let declared = first.as_deref().map(declared_path).unwrap_or_default();
     let first_fits = first.is_some() && (is_major(&declared, suffix) || (suffix.is_empty() && declared.starts_with("gopkg.in/")));
     let file = super::revision::in_dir(dir, "go.mod");
-    if let Some(Some(second)) = &second {
+    if let Second::There(second) = second {
         let dir = super::revision::in_dir(dir, &suffix[1..]);
         let declared = declared_path(second);
         let fits = is_major(&declared, suffix);
@@ -49,7 +59,8 @@ pub(super) fn place(
     if first_fits {
         return Ok(Place { dir: dir.clone(), go_mod: first });
     }
-    let or_there = if second.is_some() { format!(" (and ...{suffix}/go.mod does not exist)") } else { String::new() };
+    let missing = *second == Second::Missing;
+    let or_there = if missing { format!(" (and ...{suffix}/go.mod does not exist)") } else { String::new() };
     if first.is_some() {
         return Err(if declared.is_empty() {
             format!("{file} is missing module path{or_there} at revision {revision}")
@@ -64,7 +75,7 @@ pub(super) fn place(
     if dir.is_empty() && (suffix.is_empty() || suffix.starts_with('.')) {
         return Ok(Place { dir: String::new(), go_mod: None });
     }
-    Err(if second.is_some() {
+    Err(if missing {
         format!("missing {prefix}/go.mod and ...{suffix}/go.mod at revision {revision}")
     } else {
         format!("missing {prefix}/go.mod at revision {revision}")

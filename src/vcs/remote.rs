@@ -87,6 +87,13 @@ impl RepoUrl {
             return Err("the repository's URL holds characters that do not belong there".into());
         }
         let url = Url::parse(text).map_err(|e| format!("the repository's URL is none ({e})"))?;
+        // What is checked here is to be what git and ssh see, who read URLs by rules of their own.
+        let authority = text.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or_default());
+        let plain =
+            authority.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._@:[]".contains(&b)) && authority.matches('@').count() < 2;
+        if !plain || (authority.is_empty() && url.scheme() != "file") {
+            return Err("the repository's URL names no server in plain words (a password goes into credentials)".into());
+        }
         let scheme = match url.scheme() {
             "https" => Scheme::Https,
             "http" => Scheme::Http,

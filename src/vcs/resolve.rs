@@ -1,8 +1,10 @@
 //! From a module path to its repository: by the configured rules, by what the path says itself, or by the page at its address.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use quick_cache::sync::Cache;
 use tokio::sync::Mutex;
 use url::Url;
 
@@ -39,7 +41,12 @@ const FAILURE_KNOWN: Duration = Duration::from_secs(5);
 pub(super) type Remembered<T> = Arc<Mutex<Option<(Instant, Result<T, VcsError>)>>>;
 
 /// What was found out a while ago, where it is still good; else it is found out by one, while those who ask beside it wait.
-async fn remembered<T: Clone>(slot: &Remembered<T>, find: impl Future<Output = Result<T, VcsError>>) -> Result<T, VcsError> {
+async fn remembered<T: Clone>(
+    among: &Cache<String, Remembered<T>>,
+    key: &str,
+    find: impl Future<Output = Result<T, VcsError>>,
+) -> Result<T, VcsError> {
+    let Ok(slot) = among.get_or_insert_with(key, || Ok::<_, Infallible>(Remembered::default()));
     let mut slot = slot.lock().await;
     if let Some((at, found)) = &*slot {
         let good = match found {
@@ -69,8 +76,7 @@ impl Fetcher {
             ByPath::Known(root) => self.module(path, &root, &format!("https://{root}"), "", false).map(Source::Git),
             ByPath::Other(system) => Ok(Source::Foreign(Foreign::new(Arc::clone(&self.foreign), path.clone(), system))),
             ByPath::Suffix(root) => {
-                let slot = self.slot(&self.schemes, &root);
-                let url = remembered(&slot, self.by_schemes(path, &root)).await?;
+                let url = remembered(&self.schemes, &root, self.by_schemes(path, &root)).await?;
                 self.module(path, &root, &url, "", true).map(Source::Git)
             }
             ByPath::Nothing => self.by_page(path).await,
@@ -119,8 +125,7 @@ impl Fetcher {
             }
             Err(first.unwrap_or_else(|| VcsError::not_found("no repository")))
         };
-        let slot = self.slot(&self.roots, path.as_str());
-        let root = remembered(&slot, find).await;
+        let root = remembered(&self.roots, path.as_str(), find).await;
         Some(root.and_then(|root| {
             let of_root = matched.iter().find(|m| m.root == root).ok_or_else(|| VcsError::not_found("no repository"));
             of_root.and_then(of)
@@ -202,8 +207,7 @@ impl Fetcher {
     }
 
     async fn entries(&self, at: &str, path: &ModulePath) -> Result<Arc<Vec<Entry>>, VcsError> {
-        let slot = self.slot(&self.pages, at);
-        remembered(&slot, self.read_page(at, path)).await
+        remembered(&self.pages, at, self.read_page(at, path)).await
     }
 
     /// Reads the page of an import path: by https, and where the path is configured as insecure and that brought no answer at all, by http.

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use super::error::VcsError;
 use super::git::{Hash, Refs, Repository};
 use super::origin::Origin;
-use super::place::{Place, place};
+use super::place::{Place, Second, place};
 use crate::module::gomod::{GoMod, synthesized};
 use crate::module::list::VersionList;
 use crate::module::pseudo::{self, is_pseudo};
@@ -163,11 +163,8 @@ impl Module {
         versions.retain(|v| !retracted.retracts(v));
         let is_release = |v: &&String| !v.contains('-');
         let best = versions.iter().rev().find(is_release).or(versions.last());
-        for version in best {
-            match self.info(&query(version)?).await {
-                Err(e) if e.is_not_found() => {}
-                result => return result,
-            }
+        if let Some(version) = best {
+            return self.info(&query(version)?).await;
         }
         let head = refs.get("HEAD").ok_or_else(|| VcsError::not_found(format!("{}: no commits", self.path)))?;
         let found = Found { hash: Arc::clone(head), reference: Some("HEAD".into()) };
@@ -287,10 +284,13 @@ impl Module {
     async fn place(&self, revision: &Revision, version: &str) -> Result<Place, VcsError> {
         let first = self.file(revision, &in_dir(&self.dir, "go.mod")).await?;
         let second = match self.suffix().strip_prefix('/').filter(|_| self.root != self.path.as_str()) {
-            Some(major) => Some(self.file(revision, &in_dir(&in_dir(&self.dir, major), "go.mod")).await?),
-            None => None,
+            None => Second::NoMatter,
+            Some(major) => {
+                let file = self.file(revision, &in_dir(&in_dir(&self.dir, major), "go.mod")).await?;
+                file.map_or(Second::Missing, Second::There)
+            }
         };
-        place(self, first, second, version, &self.revision_name(version)).map_err(|why| self.invalid(version, why))
+        place(self, first, &second, version, &self.revision_name(version)).map_err(|why| self.invalid(version, why))
     }
 
     /// The version of a commit. `named` is the tag by which it was asked for.

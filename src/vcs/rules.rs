@@ -181,8 +181,7 @@ fn pieces(text: &str) -> Result<Vec<Piece>, String> {
             }
             Some(0) if rest.starts_with('{') => {
                 let end = rest.find('}').ok_or("has a { without its }")?;
-                let name = rest[1..end].trim_end_matches("...");
-                found.push(Piece::Capture(name.to_owned()));
+                found.push(Piece::Capture(rest[1..end].to_owned()));
                 rest = &rest[end + 1..];
             }
             Some(at) if rest[at..].starts_with('{') => {

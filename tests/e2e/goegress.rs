@@ -17,7 +17,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use modgate::egress::credentials::{basic, netrc};
+use modgate::egress::credentials::{basic, netrc_login};
 use modgate::egress::proxy::{Proxy, ProxyRule, ProxyScheme};
 use url::{Host, Url};
 
@@ -311,7 +311,7 @@ fn a_netrc_file_gives_the_login_that_the_go_command_sends() {
         go.env("GOPROXY", &url).env("SSL_CERT_FILE", path("certificate.pem")).env("GOENV", "off");
         go.env("GOSUMDB", "off").env("GOFLAGS", "-mod=mod -modcacherw").env("GOTOOLCHAIN", "local").env("GOWORK", "off");
         assert!(output_of(go, b"").contains("v1.0.0"));
-        let found = netrc(&text, &Url::parse(&url).unwrap());
+        let found = netrc_login(&text, &Url::parse(&url).unwrap());
         rows.push((n, text, found.map(|(login, password)| basic(&login, password.expose()).expose().to_owned())));
     }
     let seen = fs::read_to_string(path("seen")).unwrap();

@@ -58,7 +58,7 @@ type = "goproxy"
 url = "http://user:sesame@b.example"
 
 [upstreams.c]
-type = "vcs"
+type = "cvs"
 
 [upstreams.d]
 type = "directory"
@@ -166,9 +166,9 @@ fn without_a_configuration_the_go_settings_of_the_machine_count() {
     for wanted in [
         "upstream    a.example: goproxy https://a.example/",
         "upstream    b.example: goproxy https://b.example:8443/x",
-        "*.corp.example,github.com/acme -> nobody",
-        "* -> a.example -(any-error)-> b.example",
-        "\"direct\", which is left out",
+        "upstream    direct: vcs, no rules, discovery by go-import pages",
+        "*.corp.example,github.com/acme -> direct",
+        "* -> a.example -(any-error)-> b.example -(not-found)-> direct",
         "/.cache/modgate",
     ] {
         assert!(said.contains(wanted), "missing {wanted:?} in:\n{said}");

@@ -8,7 +8,7 @@ const LAYERS: [&[&str]; 11] = [
     &["base"],
     &["module"],
     &["route"],
-    &["store", "egress"],
+    &["store", "egress", "process"],
     &["vcs", "sumdb"],
     &["upstream"],
     &["gateway"],
