@@ -17,4 +17,5 @@ mod public;
 #[expect(dead_code, reason = "some of it is for the tests of modgate alone")]
 mod support;
 mod tls;
+mod vcs;
 mod xmod;
