@@ -9,9 +9,11 @@
 //! After a run, `target/tmp/vcs-*.txt` has every row with what both sides said. With `VCS_AGAINST_ITSELF` in the environment,
 //! the go command is compared with itself.
 
+mod gomods;
 mod gotree;
 mod lists;
 mod revisions;
 mod rows;
 mod script;
 mod sides;
+mod zips;

@@ -76,6 +76,30 @@ pub(crate) fn compare(sides: &Sides, rows: &[Row<'_>], findings: &mut Findings) 
     }
 }
 
+/// Compares zips: a module and its version, and the names in the zip, or `!` where no zip can be made.
+pub(crate) fn compare_zips(sides: &Sides, rows: &[(String, &[&str])], findings: &mut Findings) {
+    let wanted: Vec<String> = rows.iter().map(|(wanted, _)| wanted.clone()).collect();
+    let [direct, through] = sides.download(&wanted);
+    for (((wanted, names), direct), through) in rows.iter().zip(&direct).zip(&through) {
+        let (module, version) = wanted.split_once('@').unwrap();
+        findings.tell(wanted, &names.join(" "), &direct.shown(), &through.shown());
+        let refused = *names == ["!"];
+        if refused == direct.error.is_empty() || !refused && direct.names != *names {
+            findings.differs(format!("{wanted}: expected {names:?}, the go command has {:?} {}", direct.names, direct.error));
+        }
+        if direct.names != through.names {
+            findings.differs(format!("{wanted}: names are {:?}, through modgate {:?}", direct.names, through.names));
+        }
+        let mut found = differences(version, "", direct, through);
+        if let Some(gate) = &sides.gate {
+            found.extend(over_http(gate, module, version, "", direct));
+        }
+        for difference in found {
+            findings.differs(format!("{wanted}: {difference}"));
+        }
+    }
+}
+
 /// Asks only modgate, over HTTP, for revisions of which the go command says nothing.
 pub(crate) fn ask(sides: &Sides, rows: &[Row<'_>], findings: &mut Findings) {
     let Some(gate) = &sides.gate else { return };
