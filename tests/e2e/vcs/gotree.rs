@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::rows::{Findings, ListRow, Row, compare, compare_lists};
 use super::script::{Built, build};
-use super::sides::Sides;
+use super::sides::{Root, Sides};
 use crate::helpers::go_env;
 
 /// Scripts that make no repository here, and what becomes of them.
@@ -35,6 +35,13 @@ fn build_all(root: &Path) {
     assert!(results.len() >= 27, "all scripts are there: {}", results.len());
 }
 
+/// Those that the tests find by pages.
+const ROOTS: &[Root] = &[
+    ("vcs-test.golang.org/go/mod/gitrepo1", "gitrepo1", ""),
+    ("vcs-test.golang.org/go/gitreposubdir", "gitreposubdir", "foo/subdir"),
+    ("vcs-test.golang.org/go/gitreposubdirv2", "gitreposubdirv2", "subdir"),
+];
+
 #[rustfmt::skip]
 const ROWS: &[Row<'_>] = &[
     // coderepo_test.go, TestCodeRepo, in its order.
@@ -55,7 +62,9 @@ const ROWS: &[Row<'_>] = &[
     ("github.com/rsc/vgotest1/v2", "v2.0.3", "!github.com/rsc/vgotest1/v2/go.mod has non-.../v2 module path \"github.com/rsc/vgotest\" at revision v2.0.3"),
     ("github.com/rsc/vgotest1/v2", "v2.0.4", "!github.com/rsc/vgotest1/go.mod and .../v2/go.mod both have .../v2 module paths at revision v2.0.4"),
     ("github.com/rsc/vgotest1/v2", "v2.0.5", "v2.0.5 h1:RIEb9q1SUSEQOzMn0zfl/LQxGFWlhWEAdeEguf1MLGU="),
+    ("vcs-test.golang.org/go/mod/gitrepo1", "master", "v1.2.4-annotated h1:YJYZRsM9BHFTlVr8YADjT0cJH8uFIDtoc5NLiVqZEx8="),
     ("vcs-test.golang.org/git/gitrepo1.git", "master", "v1.2.4-annotated"),
+    ("vcs-test.golang.org/go/mod/gitrepo1", "v2.3.4+incompatible", "!resolves to version v2.0.1+incompatible (v2.3.4 is not a tag)"),
     ("vcs-test.golang.org/git/gitrepo1.git", "v2.3.4+incompatible", "!resolves to version v2.0.1+incompatible (v2.3.4 is not a tag)"),
     ("vcs-test.golang.org/git/semver-branch.git", "v1.0.0", "!resolves to version v0.1.1-0.20220202191944-09c4d8f6938c (v1.0.0 is not a tag)"),
     ("vcs-test.golang.org/git/semver-branch.git", "v2.0.0+incompatible", "!resolves to version v0.1.0 (v2.0.0 is not a tag)"),
@@ -72,6 +81,9 @@ const ROWS: &[Row<'_>] = &[
     ("vcs-test.golang.org/git/odd-tags.git", "v2.0.0+incompatible", "!unknown revision v2.0.0"),
     ("vcs-test.golang.org/git/odd-tags.git", "12d19af20458", "v2.0.1-0.20220223184802-12d19af20458+incompatible"),
     ("vcs-test.golang.org/git/odd-tags.git", "v3.0.0-20220223184802-12d19af20458", "v3.0.0-20220223184802-12d19af20458+incompatible"),
+    // TestLatest.
+    ("vcs-test.golang.org/go/gitreposubdir", "latest", "v1.2.3"),
+    ("vcs-test.golang.org/go/gitreposubdirv2/v2", "latest", "v2.0.0"),
     // What else is in these repositories.
     ("github.com/rsc/vgotest1", "v2.0.0", "v2.0.0+incompatible"),
     ("github.com/rsc/vgotest1", "v2.0.1", "!go.mod has post-v2 module path \"github.com/rsc/vgotest1/v2\" at revision v2.0.1"),
@@ -198,7 +210,7 @@ const LISTS: &[ListRow] = &[
 
 #[test]
 fn the_go_trees_own_repositories_become_what_its_tests_expect() {
-    let sides = Sides::new(build_all);
+    let sides = Sides::with_roots(ROOTS, build_all);
     let mut findings = Findings::new("gotree");
     compare(&sides, ROWS, &mut findings);
     compare_lists(&sides, LISTS, &mut findings);

@@ -13,6 +13,7 @@ mod gomods;
 mod gotree;
 mod lists;
 mod revisions;
+mod roots;
 mod rows;
 mod script;
 mod sides;

@@ -15,15 +15,16 @@ use crate::support::proxy::{FakeProxy, Manner};
 use crate::support::tls::{Authority, Front};
 use crate::support::upstream::{Reply, Upstream};
 
-/// The paths whose repositories are known without asking, and what stands before the repository's name in the URL that the go
+/// Paths whose repositories are known without asking, and what stands before the repository's name in the URL that the go
 /// command makes of them. git is told that these URLs mean the test's server.
 const KNOWN: &[(&str, &str)] = &[
     ("github.com/vcstest/", "https://github.com/vcstest/"),
     ("github.com/rsc/", "https://github.com/rsc/"),
     ("vcs-test.golang.org/git/", "https://vcs-test.golang.org/git/"),
-    ("gopkg.in/", "https://gopkg.in/"),
-    ("vcs.example/", "https://vcs.example/"),
 ];
+
+/// What stands before a repository's name in the URLs that pages have.
+const PAGED: &str = "https://vcs.example/";
 
 /// A module path whose repository is found by a page: its root, the repository's name, and the folder within. modgate has a rule
 /// for it instead.
@@ -201,7 +202,7 @@ fn values(printed: &str) -> Vec<Value> {
 fn clean_room(server: &GitServer, proxy: &str, roots: &[Root]) -> Go {
     let go = Go::with_proxy(proxy);
     let kept = go.dir.path();
-    let instead: String = KNOWN.iter().map(|(_, url)| format!("\tinsteadOf = {url}\n")).collect();
+    let instead: String = KNOWN.iter().map(|(_, url)| *url).chain([PAGED]).map(|url| format!("\tinsteadOf = {url}\n")).collect();
     fs::write(kept.join("gitconfig"), format!("[url \"{}/\"]\n{instead}", server.url())).unwrap();
     let config = kept.join("gitconfig").display().to_string();
     let trusted = kept.join("ca.pem").display().to_string();
@@ -221,9 +222,9 @@ fn clean_room(server: &GitServer, proxy: &str, roots: &[Root]) -> Go {
 fn pages(roots: &[Root], trusted: &str) -> String {
     let server = Upstream::start();
     for (root, name, folder) in roots {
-        let page = format!("<meta name=\"go-import\" content=\"{root} git https://vcs.example/{name} {folder}\">");
+        let page = format!("<meta name=\"go-import\" content=\"{root} git {PAGED}{name} {folder}\">");
         let path = root.split_once('/').unwrap().1;
-        for end in ["", "/v2", "/sub", "/sub/v2", "/inner"] {
+        for end in ["", "/v2", "/sub", "/sub/v2", "/inner", "/inner/v2"] {
             server.set(&format!("/{path}{end}?go-get=1"), Reply::Full(200, Vec::new(), page.clone().into_bytes()));
         }
     }
