@@ -38,8 +38,8 @@ const FIRST: u64 = 1_600_000_000;
 pub enum Change<'a> {
     File(&'a str),
     Bytes(&'a [u8]),
-    /// A file of so many bytes, all the same.
-    Large(usize),
+    /// A file of so many bytes that begins like this.
+    Large(&'a str, usize),
     Link(&'a str),
     /// Another repository's commit.
     Submodule(&'a str),
@@ -124,12 +124,16 @@ impl Script {
             Change::Gone => return self.say(&format!("D {path}\n")),
             Change::Submodule(hash) => return self.say(&format!("M 160000 {hash} {path}\n")),
             Change::Link(_) => self.say(&format!("M 120000 inline {path}\n")),
-            Change::File(_) | Change::Bytes(_) | Change::Large(_) => self.say(&format!("M 100644 inline {path}\n")),
+            Change::File(_) | Change::Bytes(_) | Change::Large(..) => self.say(&format!("M 100644 inline {path}\n")),
         }
         match change {
             Change::File(text) | Change::Link(text) => self.data(text.as_bytes()),
             Change::Bytes(bytes) => self.data(bytes),
-            Change::Large(length) => self.data(&vec![b'x'; length]),
+            Change::Large(text, length) => {
+                let mut bytes = text.as_bytes().to_vec();
+                bytes.resize(length, b'x');
+                self.data(&bytes);
+            }
             Change::Gone | Change::Submodule(_) => {}
         }
     }
@@ -342,9 +346,9 @@ impl GitServer {
         let end = output.stdout.windows(4).position(|four| four == b"\r\n\r\n")?;
         let head = String::from_utf8_lossy(&output.stdout[..end]).into_owned();
         let status = head.lines().find_map(|line| line.strip_prefix("Status: ")).unwrap_or("200 OK");
-        let lines: String = head.lines().filter(|line| !line.starts_with("Status: ")).map(|line| format!("{line}\r\n")).collect();
+        let lines: Vec<&str> = head.lines().filter(|line| !line.starts_with("Status: ")).chain(["Connection: close"]).collect();
         let body = &output.stdout[end + 4..];
-        write!(out, "HTTP/1.1 {status}\r\n{lines}Connection: close\r\nContent-Length: {}\r\n\r\n", body.len()).ok()?;
+        write!(out, "HTTP/1.1 {status}\r\n{}\r\nContent-Length: {}\r\n\r\n", lines.join("\r\n"), body.len()).ok()?;
         out.write_all(body).ok()
     }
 }

@@ -67,7 +67,7 @@ const FORMS: &[Form] = &[
     (Link("elsewhere/go.mod"), "!go.mod is missing module path"),
     (Link("module x\n"), ""),
     (Change::Submodule("1234567890123456789012345678901234567890"), ""),
-    (Large(17 << 20), "!go.mod is missing module path"),
+    (Large("", 17 << 20), "!go.mod is missing module path"),
 ];
 
 fn build(root: &Path) {
@@ -75,7 +75,8 @@ fn build(root: &Path) {
     for (at, (go_mod, _)) in FORMS.iter().enumerate() {
         // Each begins a history of its own.
         let branch = format!("b{at}");
-        script = script.commit(&branch, &[("m.go", File("package m\n")), ("go.mod", *go_mod)]).tag(&branch, &[&format!("v0.1.{at}")]);
+        script =
+            script.commit(&branch, &[("m.go", File("package m\n")), ("go.mod", *go_mod)]).tag(&branch, &[&format!("v0.1.{at}")]);
     }
     script
         .commit("main", &[("m.go", File("package m\n"))])
@@ -93,13 +94,19 @@ fn nested() -> Script {
         .commit("main", &[("go.mod", File(root)), ("LICENSE", File("all rights\n")), ("m.go", File("package m\n"))])
         .tag("main", &["v1.0.0", "sub/v1.0.0"])
         .commit("main", &[("sub/go.mod", File("module github.com/vcstest/places/sub\n")), ("sub/s.go", File("package s\n"))])
-        .commit("main", &[("sub/v2/go.mod", File("module github.com/vcstest/places/sub/v2\n")), ("sub/v2/s.go", File("package s\n"))])
+        .commit(
+            "main",
+            &[("sub/v2/go.mod", File("module github.com/vcstest/places/sub/v2\n")), ("sub/v2/s.go", File("package s\n"))],
+        )
         .tag("main", &["sub/v1.1.0", "sub/v2.0.0", "sub/v2/v2.5.0", "v1.1.0"])
         .commit("main", &[("v3/go.mod", File(three)), ("v3/m.go", File("package m\n"))])
         .tag("main", &["v3.0.0", "v1.2.0", "v3/v3.9.0"])
         .commit("main", &[("v4/go.mod", File("module github.com/vcstest/places/v44\n")), ("v5/go.mod", File("go 1.21\n"))])
         .tag("main", &["v4.0.0", "v5.0.0", "v6.0.0"])
-        .commit("main", &[("a/b/c/go.mod", File("module x/c\n")), ("a/b/c/c.go", File("package c\n")), ("a/b/b.go", File("package b\n"))])
+        .commit(
+            "main",
+            &[("a/b/c/go.mod", File("module x/c\n")), ("a/b/c/c.go", File("package c\n")), ("a/b/b.go", File("package b\n"))],
+        )
         .tag("main", &["a/b/c/v0.1.0", "a/b/v0.1.0", "a/b/c/v1.5.0+meta"])
         .commit("main", &[("a/b/c/more.go", File("package c\n"))])
         .fork("two", "main", &[("go.mod", File(two))])

@@ -48,7 +48,10 @@ fn build(root: &Path) {
         .tag("main", &["svc/x/v1.2.3", "v1.0.0"])
         .commit("main", &[("svc/x/v2/go.mod", File("module own.example/m/v2\n")), ("svc/x/v2/m.go", File("package m\n"))])
         .tag("main", &["svc/x/v2.3.4"])
-        .commit("main", &[("inner/svc/x/go.mod", File("module own.example/m/inner\n")), ("svc/x/inner/go.mod", File("module wrong\n"))])
+        .commit(
+            "main",
+            &[("inner/svc/x/go.mod", File("module own.example/m/inner\n")), ("svc/x/inner/go.mod", File("module wrong\n"))],
+        )
         .tag("main", &["inner/svc/x/v0.1.0", "svc/x/inner/v0.2.0"])
         .commit("main", &[("sub/svc/go.mod", File("module other.example/deep/er/sub\n"))])
         .commit("main", &[("svc/go.mod", File("module other.example/deep/er\n"))])

@@ -33,7 +33,6 @@ pub(crate) type Root = (&'static str, &'static str, &'static str);
 /// Both sides, over the same repositories.
 pub(crate) struct Sides {
     pub(crate) root: TempDir,
-    pub(crate) server: GitServer,
     pub(crate) gate: Option<Gate>,
     pub(crate) direct: Arc<Go>,
     pub(crate) through: Arc<Go>,
@@ -56,7 +55,7 @@ impl Sides {
         let gate = std::env::var_os("VCS_AGAINST_ITSELF").is_none().then(|| Gate::start(&config(&server, roots)));
         let through = gate.as_ref().map_or_else(|| direct(()), |gate| clean_room(&server, &gate.url(), &[]));
         let direct = direct(());
-        Self { root, server, gate, direct: Arc::new(direct), through: Arc::new(through), roots }
+        Self { root, gate, direct: Arc::new(direct), through: Arc::new(through), roots }
     }
 
     /// What stands in braces is filled in: `{main}` is the hash that `main` has in the module's repository, `{main:7}` its first
@@ -85,7 +84,10 @@ impl Sides {
 
     /// The folder of a module's repository.
     fn repository(&self, module: &str) -> String {
-        let own = self.roots.iter().find(|(root, ..)| module.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+        let own = self
+            .roots
+            .iter()
+            .find(|(root, ..)| module.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
         if let Some((_, name, _)) = own {
             return (*name).to_owned();
         }
@@ -152,7 +154,9 @@ impl Outcome {
         let zip = kept("Zip");
         let prefix = format!("{}@{}/", text(value, "Path"), text(value, "Version"));
         let mut names: Vec<String> = match zip::ZipArchive::new(std::io::Cursor::new(zip)) {
-            Ok(archive) => archive.file_names().flatten().map(|name| name.strip_prefix(&prefix).unwrap_or(&name).to_owned()).collect(),
+            Ok(archive) => {
+                archive.file_names().flatten().map(|name| name.strip_prefix(&prefix).unwrap_or(&name).to_owned()).collect()
+            }
             Err(_) => Vec::new(),
         };
         names.sort();
@@ -202,8 +206,8 @@ fn values(printed: &str) -> Vec<Value> {
 fn clean_room(server: &GitServer, proxy: &str, roots: &[Root]) -> Go {
     let go = Go::with_proxy(proxy);
     let kept = go.dir.path();
-    let instead: String = KNOWN.iter().map(|(_, url)| *url).chain([PAGED]).map(|url| format!("\tinsteadOf = {url}\n")).collect();
-    fs::write(kept.join("gitconfig"), format!("[url \"{}/\"]\n{instead}", server.url())).unwrap();
+    let instead = KNOWN.iter().map(|(_, url)| *url).chain([PAGED]).map(|url| format!("\n\tinsteadOf = {url}"));
+    fs::write(kept.join("gitconfig"), format!("[url \"{}/\"]{}\n", server.url(), instead.collect::<Vec<_>>().concat())).unwrap();
     let config = kept.join("gitconfig").display().to_string();
     let trusted = kept.join("ca.pem").display().to_string();
     // Nothing is to leave the machine, whatever a row asks for.

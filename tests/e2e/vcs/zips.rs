@@ -111,9 +111,11 @@ const TREES: &[Tree] = &[
     (&[("go.mod", File("module m\ngo 1.24.x\n")), ("vendor/modules.txt", TEXT), ("p/vendor/v.go", TEXT)], &["go.mod", "p/vendor/v.go"]),
     (&[("go.mod", Change::Gone), ("vendor/modules.txt", TEXT), ("p/vendor/v.go", TEXT), ("vendor/x/x", TEXT)], &["vendor/modules.txt"]),
     // Sizes.
-    (&[("LICENSE", Large(LIMIT))], &["LICENSE", "go.mod"]),
-    (&[("LICENSE", Large(LIMIT + 1))], REFUSED),
-    (&[("COPYING", Large(LIMIT + 1))], &["COPYING", "go.mod"]),
+    (&[("LICENSE", Large("", LIMIT))], &["LICENSE", "go.mod"]),
+    (&[("LICENSE", Large("", LIMIT + 1))], REFUSED),
+    (&[("COPYING", Large("", LIMIT + 1))], &["COPYING", "go.mod"]),
+    (&[("go.mod", Large("module example.com/m\n//", LIMIT))], &["go.mod"]),
+    (&[("go.mod", Large("module example.com/m\n//", LIMIT + 1))], REFUSED),
 ];
 
 /// Files of a whole repository, of which the module is the folder `sub`.
@@ -129,8 +131,8 @@ const NESTED: &[Tree] = &[
     (&[("LICENSE/x", TEXT)], &["go.mod"]),
     (&[("LICENSE", Submodule("1234567890123456789012345678901234567890"))], &["go.mod"]),
     (&[("LICENSE.txt", TEXT), ("License", TEXT)], &["go.mod"]),
-    (&[("LICENSE", Large(LIMIT))], &["LICENSE", "go.mod"]),
-    (&[("LICENSE", Large(LIMIT + 1))], REFUSED),
+    (&[("LICENSE", Large("", LIMIT))], &["LICENSE", "go.mod"]),
+    (&[("LICENSE", Large("", LIMIT + 1))], REFUSED),
     (&[("LICENSE", TEXT), (".gitattributes", File("LICENSE eol=crlf\n*.go eol=crlf\n")), ("sub/s.go", TEXT)], &["LICENSE", "go.mod", "s.go"]),
     (&[("LICENSE", TEXT), ("sub/deeper/go.mod", OLD), ("sub/deeper/LICENSE", TEXT), ("sub/other/x", TEXT)], &["LICENSE", "go.mod", "other/x"]),
     (&[("bad*name", TEXT), ("AUX", TEXT), ("sub/s.go", TEXT)], &["go.mod", "s.go"]),
@@ -156,7 +158,15 @@ fn build(root: &Path) {
     one_each(NESTED, "sub/").build(&root.join("nested"));
     // Between the module and the top there is another folder with a licence, which counts for nothing.
     Script::new()
-        .commit("main", &[("LICENSE", File("top\n")), ("deep/LICENSE", File("deep\n")), ("deep/sub/go.mod", OLD), ("deep/v2/go.mod", File("module m/v2\n"))])
+        .commit(
+            "main",
+            &[
+                ("LICENSE", File("top\n")),
+                ("deep/LICENSE", File("deep\n")),
+                ("deep/sub/go.mod", OLD),
+                ("deep/v2/go.mod", File("module m/v2\n")),
+            ],
+        )
         .tag("main", &["deep/sub/v0.1.0", "deep/v2.0.0"])
         .build(&root.join("between"));
     // A version as `+incompatible` and as a module of its own, whose names in the zip differ.
@@ -164,7 +174,10 @@ fn build(root: &Path) {
         .commit("main", &[("m.go", TEXT), ("v2/go.mod", File("module m/v2\n")), ("v2/m.go", TEXT), ("v2/LICENSE/x", TEXT)])
         .tag("main", &["v2.0.0"])
         .build(&root.join("twofold"));
-    Script::new().commit("main", &[("UPPER/go.mod", OLD), ("UPPER/Case.go", TEXT)]).tag("main", &["UPPER/v1.0.0-RC1"]).build(&root.join("Upper"));
+    Script::new()
+        .commit("main", &[("UPPER/go.mod", OLD), ("UPPER/Case.go", TEXT)])
+        .tag("main", &["UPPER/v1.0.0-RC1"])
+        .build(&root.join("Upper"));
 }
 
 #[test]
