@@ -79,7 +79,7 @@ const LATEST: &[Row<'_>] = &[
     ("github.com/vcstest/list2", "v2.0.0+incompatible", "v2.0.0+incompatible"),
     ("github.com/vcstest/list3", "latest", "v3.0.0+incompatible"),
     ("github.com/vcstest/list4", "latest", "v1.0.0"),
-    ("github.com/vcstest/list5", "latest", "?"),
+    ("github.com/vcstest/list5", "latest", "!"),
     ("github.com/vcstest/order", "latest", "v0.18446744073709551616.0"),
     ("github.com/vcstest/order", "v0.0.1--", "v0.0.1--"),
     ("github.com/vcstest/order", "v0.0.1-A", "v0.0.1-A"),

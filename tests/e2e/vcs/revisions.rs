@@ -154,7 +154,7 @@ const ROWS: &[Row<'_>] = &[
     ("github.com/vcstest/refs", "upper", "!unknown revision upper"),
     ("github.com/vcstest/refs", "v0.1", "v0.1.0"),
     ("github.com/vcstest/refs", "v0.4", "!"),
-    ("github.com/vcstest/refs", "latest", "?"),
+    ("github.com/vcstest/refs", "latest", "!"),
     // Hashes.
     ("github.com/vcstest/refs", "{main}", "v0.5.1-0.{t:main}"),
     ("github.com/vcstest/refs", "{main:12}", "v0.5.1-0.{t:main}"),

@@ -82,7 +82,7 @@ const ROWS: &[Row<'_>] = &[
     ("gopkg.in/y.v2", "v2.1", "!"),
     ("gopkg.in/y.v2-unstable", "start", "v2.0.0-{t:start}"),
     ("gopkg.in/y.v2-unstable", "v2.0.0", "v2.0.0"),
-    ("gopkg.in/y.v2-unstable", "latest", "?"),
+    ("gopkg.in/y.v2-unstable", "latest", "v2.9.1-0.{t:main}"),
     ("gopkg.in/y.v3", "v3.0.0", "v3.0.0"),
     ("gopkg.in/y.v3", "v3.1.0", "v3.1.0"),
     ("gopkg.in/y.v3", "v3.2.0", "!has non-....v3 module path \"example.com/y\" at revision v3.2.0"),

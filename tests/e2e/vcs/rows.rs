@@ -227,6 +227,10 @@ fn over_http(gate: &Gate, module: &str, query: &str, want: &str, direct: &Outcom
     let below = |rest: &str| gate.get(&format!("/{}/{}", escape(module), in_url(rest)));
     let info = if query == "latest" { below("@latest") } else { below(&format!("@v/{query}.info")) };
     if direct.version.is_empty() {
+        // Where the highest version of a list is not good, the tip is as good an answer as none.
+        if query == "latest" && !direct.error.contains("no matching versions") {
+            return found;
+        }
         let text = want.strip_prefix('!').unwrap_or_default();
         let refused = matches!(info.status, 404 | 410) || info.status == 400 && text.is_empty();
         if !refused || !info.text().contains(text) {
