@@ -102,6 +102,15 @@ pub(crate) fn go_fails(go: &Arc<Go>, arguments: &[&str]) -> String {
     limited(go, arguments, Go::fails)
 }
 
+/// Runs the go command in a clean room, whether it succeeds or not; what it printed, which has to be something.
+pub(crate) fn go_prints(go: &Arc<Go>, arguments: &[&str]) -> String {
+    limited(go, arguments, |go, arguments| {
+        let output = go.run(arguments);
+        assert!(!output.stdout.is_empty(), "go {}: {}", arguments[..3].join(" "), String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    })
+}
+
 /// A clean room has no limit of its own, so it is waited for from outside.
 fn limited(go: &Arc<Go>, arguments: &[&str], run: fn(&Go, &[&str]) -> String) -> String {
     let (done, result) = mpsc::channel();

@@ -10,12 +10,21 @@ pub struct Go {
     pub dir: TempDir,
     proxy: String,
     sumdb: &'static str,
+    variables: Vec<(String, String)>,
 }
 
 impl Go {
     /// With this GOPROXY, and no checksum database.
     pub fn with_proxy(proxy: &str) -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), proxy: proxy.to_owned(), sumdb: "off" }
+        Self { dir: tempfile::tempdir().unwrap(), proxy: proxy.to_owned(), sumdb: "off", variables: Vec::new() }
+    }
+
+    /// The same with a variable in its environment.
+    #[allow(dead_code, reason = "not every test binary needs one")]
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// The folder of the main module, made with this go.mod.
@@ -58,6 +67,7 @@ impl Go {
         command.env("HOME", self.dir.path()).env("GOMODCACHE", self.mod_cache()).env("GOCACHE", self.dir.path().join("buildcache"));
         command.env("GOPATH", self.dir.path().join("gopath")).env("GOENV", "off").env("GOFLAGS", "-modcacherw -mod=mod");
         command.env("GOTOOLCHAIN", "local").env("GOPROXY", &self.proxy).env("GOSUMDB", self.sumdb).env("GOWORK", "off");
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 }

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "a module of test binaries")]
 
 pub mod gate;
+pub mod git;
 pub mod go;
 pub mod http;
 pub mod modules;
