@@ -33,6 +33,7 @@ pub use error::{ChainVerdict, GatewayError};
 pub use trail::{Attempt, CacheStatus, Trail, Verdict};
 
 use crate::base::Call;
+use crate::module::gomod::GoMod;
 use crate::module::list::VersionList;
 use crate::module::{Ask, Info, ModulePath, ModuleVersion, Query, Version};
 use crate::route::{FailureClass, ListMode, PartialRule, Plan, RouteTable};
@@ -218,7 +219,8 @@ impl Gateway {
         Ok(answer)
     }
 
-    /// The latest version, as the merged list has it; where the list has no tagged version, as the upstreams say.
+    /// The latest version, as the merged list has it, retracted ones aside; where the list has no other tagged version, as the
+    /// upstreams say.
     async fn latest(
         self: &Arc<Self>,
         plan: &Plan,
@@ -227,9 +229,10 @@ impl Gateway {
         trail: &mut Trail,
     ) -> Result<Answer, GatewayError> {
         let merged = self.merged(plan, module, call, trail).await;
-        if let Ok(merged) = &merged
-            && let Some(version) = list::highest(&merged.list.tagged).cloned()
-        {
+        let tagged = merged.as_ref().map_or(&[][..], |m| &m.list.tagged);
+        let retracted = self.retractions(plan, module, tagged, call).await;
+        let standing: Vec<Version> = tagged.iter().filter(|v| !retracted.retracts(v.as_str())).cloned().collect();
+        if let (Ok(merged), Some(version)) = (&merged, list::highest(&standing).cloned()) {
             return self.info_of(plan, module, version, merged, call, trail).await;
         }
         // An upstream without a list may still know a latest version, so a failure so far is not the last word.
@@ -247,9 +250,12 @@ impl Gateway {
                 Err(e) => return Err(e),
             },
         };
-        let offered: Vec<Info> = gathered.copies.iter().filter_map(|json| Info::parse(json.clone()).ok()).collect();
+        let mut offered: Vec<Info> = gathered.copies.iter().filter_map(|json| Info::parse(json.clone()).ok()).collect();
+        offered.retain(|info| !retracted.retracts(info.version.as_str()));
         let pseudo = merged.as_ref().map_or(&[][..], |m| &m.list.pseudo);
-        let Some(version) = list::latest_untagged(pseudo, &offered).cloned() else {
+        // Where there is nothing else, a retracted version is better than none.
+        let latest = list::latest_untagged(pseudo, &offered).or_else(|| list::highest(tagged)).cloned();
+        let Some(version) = latest else {
             // A list that could not be had might have held one, so its failures count too.
             let verdict = GatewayError::chain(&trail.attempts);
             let all_cached_only = call.cached_only && matches!(verdict, GatewayError::Chain(ChainVerdict::Absent, _));
@@ -266,6 +272,17 @@ impl Gateway {
             }
             None => self.info_of(plan, module, version, &chosen_from, call, trail).await,
         }
+    }
+
+    /// What the go.mod of the highest version retracts; nothing where that cannot be had.
+    async fn retractions(self: &Arc<Self>, plan: &Plan, module: &ModulePath, tagged: &[Version], call: &Call) -> GoMod {
+        let read = async {
+            let highest = ModuleVersion::new(module.clone(), list::highest(tagged)?.clone()).ok()?;
+            let answer = self.immutable(plan, &Ask::GoMod(highest), call, &mut Trail::default()).await.ok()?;
+            let Content::Bytes(text) = answer.content else { return None };
+            GoMod::parse(&text)
+        };
+        read.await.unwrap_or_default()
     }
 
     /// The `.info` of a version that was chosen from a list; the choice lives as long as the list, and lacks what it lacks.

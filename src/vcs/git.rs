@@ -308,7 +308,7 @@ impl Repository {
             return Ok(commit);
         }
         self.bring(hash, name).await?;
-        let missing = || VcsError::not_found(format!("unknown revision {hash}: the server does not have it any more"));
+        let missing = || VcsError::not_found(format!("unknown revision {hash}: the server has no such commit"));
         self.read(hash, paths).await?.ok_or_else(missing)
     }
 

@@ -155,6 +155,8 @@ impl Making {
                 add(&name, &mut file)?;
             }
         }
+        // git goes on writing behind the last file, and would be broken off.
+        io::copy(&mut archive.into_inner(), &mut io::sink())?;
         if let Some(license) = license.filter(|_| chosen.remove("LICENSE")) {
             add("LICENSE", &mut &license[..])?;
         }

@@ -178,6 +178,10 @@ fn differences(query: &str, want: &str, direct: &Outcome, through: &Outcome) -> 
 /// How two origins differ. A ref may be missing where the commit was known without one.
 fn origins(direct: &Value, through: &Value, may_lack_ref: bool) -> Vec<String> {
     let mut found = Vec::new();
+    if direct.is_null() {
+        // The go command itself says nothing of it.
+        return found;
+    }
     let mut same = |key: &str, direct: &Value, through: &Value| {
         if direct != through {
             found.push(format!("Origin's {key} is {direct}, through modgate {through}"));
@@ -186,7 +190,8 @@ fn origins(direct: &Value, through: &Value, may_lack_ref: bool) -> Vec<String> {
     for key in ["VCS", "Subdir", "Hash"] {
         same(key, &direct[key], &through[key]);
     }
-    if !may_lack_ref {
+    // The go command forgets HEAD where it had to fetch it.
+    if !may_lack_ref && !(direct["Ref"].is_null() && through["Ref"] == "HEAD") {
         same("Ref", &direct["Ref"], &through["Ref"]);
     }
     for key in ["TagPrefix", "TagSum", "RepoSum"] {
@@ -243,7 +248,14 @@ fn over_http(gate: &Gate, module: &str, query: &str, want: &str, direct: &Outcom
         found.push(format!("{} {}, not {}", info.status, info.text(), direct.info));
         return found;
     }
-    found.extend(origins(&direct.origin, &value["Origin"], by_hash(query) || query == "latest"));
+    // A version comes from its tag, whatever the go command asked before that led to the same commit.
+    let is_tag = query == direct.version && !query.contains("-0.") && !query.starts_with("v0.0.0-");
+    let own = query.strip_suffix("+incompatible").unwrap_or(query);
+    let reference = value["Origin"]["Ref"].as_str().unwrap_or_default();
+    if is_tag && reference.starts_with("refs/") && !reference.ends_with(own) {
+        found.push(format!("Origin's Ref is {reference}"));
+    }
+    found.extend(origins(&direct.origin, &value["Origin"], is_tag || by_hash(query) || query == "latest"));
     found.extend(parts(&below, direct));
     found
 }
