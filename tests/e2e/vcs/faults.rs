@@ -101,7 +101,8 @@ fn what_no_go_command_asks_for_is_answered_too() {
     let answers = ASKED.iter().map(|(path, wanted)| (path, *wanted, gate.get(&format!("/git.example/{path}"))));
     // A list may also be empty where there is no module.
     // What is no version cannot have parts, which is told before anybody is asked.
-    let malformed = |path: &str, status: u16| status == 400 && path.contains("/@v/") && !path.ends_with(".info");
+    let malformed =
+        |path: &str, status: u16| status == 400 && [".mod", ".zip"].iter().any(|part| path.strip_suffix(part).is_some());
     let right = |path: &str, wanted: u16, status: u16| {
         status == wanted || wanted == 404 && malformed(path, status) || path.ends_with("sub/@v/list") && status == 200
     };

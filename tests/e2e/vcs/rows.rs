@@ -191,7 +191,7 @@ fn origins(direct: &Value, through: &Value, may_lack_ref: bool) -> Vec<String> {
         same(key, &direct[key], &through[key]);
     }
     // The go command forgets HEAD where it had to fetch it.
-    if !may_lack_ref && !(direct["Ref"].is_null() && through["Ref"] == "HEAD") {
+    if !(may_lack_ref || direct["Ref"].is_null() && through["Ref"] == "HEAD") {
         same("Ref", &direct["Ref"], &through["Ref"]);
     }
     for key in ["TagPrefix", "TagSum", "RepoSum"] {
