@@ -48,7 +48,7 @@ const FETCH_THREADS: usize = 4;
 /// Threads that sync files and read zips' directories, those included that a dead mount holds.
 const BLOCKING_THREADS: usize = 256;
 /// The folder of repositories' mirrors, beside the upstreams' folders. No upstream's name starts with a dot.
-const MIRRORS: &str = ".vcs";
+pub(crate) const MIRRORS: &str = ".vcs";
 /// Threads that talk to upstreams.
 const EGRESS_THREADS: usize = 1;
 
@@ -91,7 +91,7 @@ impl Foundation {
     /// # Errors
     /// An upstream that cannot be set up.
     pub fn site(&self, config: &Config) -> Result<Site, StartError> {
-        Ok(Site::new(self.gateway(config)?, config.cache.memory))
+        Ok(Site::new(self.gateway(config)?, config.cache.memory, config.vanity.clone()))
     }
 
     fn upstream(&self, settings: &settings::Upstream) -> Result<Arc<dyn Upstream>, StartError> {

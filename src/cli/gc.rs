@@ -3,12 +3,18 @@
 use std::path::Path;
 
 use super::{CliError, out};
+use crate::assemble::MIRRORS;
 use crate::base::units::show_size;
 use crate::config::Config;
 use crate::store::evict::{EvictRule, evict};
+use crate::vcs::mirrors::remove_unused;
 
 pub(super) fn run(config: Option<&Path>, max_size: Option<u64>, private_too: bool) -> Result<(), CliError> {
     let config = Config::load(config)?;
+    let mirrors = remove_unused(&config.cache.dir.join(MIRRORS), config.cache.mirror_ttl)?;
+    if mirrors > 0 {
+        out(format_args!("{mirrors} mirrors of repositories removed, into which nothing was fetched for long"));
+    }
     let Some(max_size) = max_size.or(config.cache.max_size) else {
         return Err(CliError::Said("there is no bound: set cache.max_size, or give --max-size".into()));
     };

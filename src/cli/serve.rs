@@ -1,7 +1,7 @@
 //! `modgate serve`: listeners, signals, reload, and the upkeep of the cache.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +9,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::{CliError, err, start_logging, warn};
-use crate::assemble::Foundation;
+use crate::assemble::{Foundation, MIRRORS};
 use crate::base::units::show_size;
 use crate::config::{Config, Origin};
 use crate::gateway::Gateway;
 use crate::server::{self, Listen, Role, Shared};
 use crate::store::DiskStore;
 use crate::store::evict::{self, EvictRule};
+use crate::vcs::mirrors::remove_unused;
 
 /// How often the size of the cache is looked at.
 const UPKEEP: Duration = Duration::from_secs(30);
@@ -45,6 +46,7 @@ async fn serve(file: Option<&Path>, config: Config, foundation: &Foundation, sha
     let running: Vec<_> = servers.into_iter().map(|server| actix_rt::spawn(server)).collect();
     greet(&config);
     foundation.runtime().spawn(upkeep(Arc::clone(foundation.store()), Arc::clone(shared), config.cache.max_size));
+    foundation.runtime().spawn(remove_mirrors(foundation.store().root().join(MIRRORS), config.cache.mirror_ttl));
 
     let mut reload = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -140,6 +142,7 @@ fn read_again(file: Option<&Path>, started: &Config, foundation: &Foundation, sh
         ("server.workers", config.server.workers != started.server.workers),
         ("server.shutdown_grace", config.server.shutdown_grace != started.server.shutdown_grace),
         ("cache.dir", config.cache.dir != started.cache.dir),
+        ("cache.mirror_ttl", config.cache.mirror_ttl != started.cache.mirror_ttl),
         ("cache.max_size", config.cache.max_size != started.cache.max_size),
         ("log", config.log != started.log),
     ];
@@ -160,6 +163,20 @@ pub(super) async fn settle(gateways: &[Arc<Gateway>], limit: Duration) {
     };
     if tokio::time::timeout(limit, settled).await.is_err() {
         tracing::warn!(fetches = under_way(), "fetches are given up");
+    }
+}
+
+/// Removes mirrors that nothing is fetched into, now and then.
+async fn remove_mirrors(root: PathBuf, age: Duration) {
+    loop {
+        let root = root.clone();
+        match tokio::task::spawn_blocking(move || remove_unused(&root, age)).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(removed)) => tracing::info!(removed, "mirrors of repositories went into which nothing was fetched for long"),
+            Ok(Err(e)) => tracing::error!(error = %e, "unused mirrors cannot be removed"),
+            Err(e) => tracing::error!(error = %e, "the upkeep of the mirrors broke down"),
+        }
+        tokio::time::sleep(RECOUNT).await;
     }
 }
 

@@ -11,7 +11,7 @@ use super::egress::{Defaults, policy, user_netrc};
 use super::go_env::{GoSettings, Target};
 use super::load::user_cache_dir;
 use super::read::{Finding, Item, Place, Reading, Table, beside};
-use super::{Cache, Config, ConfigError, Log, Origin, Server, Upstream, UpstreamKind, vcs};
+use super::{Cache, Config, ConfigError, Log, Origin, Server, Upstream, UpstreamKind, vanity, vcs};
 use crate::base::{Secret, units};
 use crate::egress::credentials::{self, Credentials};
 use crate::egress::proxy::bare;
@@ -42,6 +42,7 @@ pub(super) fn check(reading: &Reading, dict: Dict) -> Result<Config, ConfigError
     let cache = cache(reading, root.table("cache"), &mut warnings);
     let (egress, log) = (Defaults::read(reading, root.table("egress")), log(root.table("log")));
     let chains = chains(reading, &mut root, &egress.unwrap_or_default(), &mut warnings);
+    let vanity = all(root.list_of_tables("vanity").into_iter().map(vanity::rule));
     root.finish();
     if let Some(listen) = &listen {
         if listen.is_empty() {
@@ -52,8 +53,10 @@ pub(super) fn check(reading: &Reading, dict: Dict) -> Result<Config, ConfigError
         }
     }
     let findings = reading.findings.take();
-    match (listen, admin, cache, log, chains) {
-        (Some(listen), Some(admin), Some((cache, list_ttl, not_found_ttl)), Some(log), Some(chains)) if findings.is_empty() => {
+    match (listen, admin, cache, log, chains.zip(vanity)) {
+        (Some(listen), Some(admin), Some((cache, list_ttl, not_found_ttl)), Some(log), Some((chains, vanity)))
+            if findings.is_empty() =>
+        {
             Ok(Config {
                 server: Server {
                     listen,
@@ -65,6 +68,7 @@ pub(super) fn check(reading: &Reading, dict: Dict) -> Result<Config, ConfigError
                 gateway: gateway::Settings { list_ttl, not_found_ttl, max_fetches: max_fetches.unwrap_or(1) },
                 upstreams: chains.upstreams,
                 routes: chains.routes,
+                vanity,
                 log,
                 warnings,
                 origin: chains.origin,
@@ -121,6 +125,7 @@ fn cache(reading: &Reading, mut table: Table<'_>, warnings: &mut Vec<Finding>) -
     let max_size = table.parsed("max_size", |text| if text.is_empty() { Ok(None) } else { units::parse_size(text).map(Some) });
     let list_ttl = table.duration("list_ttl");
     let not_found_ttl = table.duration("not_found_ttl");
+    let mirror_ttl = table.duration("mirror_ttl");
     let memory = table.parsed("memory", units::parse_size);
     table.finish();
     if max_size == Some(None) {
@@ -130,7 +135,7 @@ fn cache(reading: &Reading, mut table: Table<'_>, warnings: &mut Vec<Finding>) -
             problem: "not set: the cache on disk grows without bound".into(),
         });
     }
-    Some((Cache { dir: dir?, max_size: max_size?, memory: memory? }, list_ttl?, not_found_ttl?))
+    Some((Cache { dir: dir?, max_size: max_size?, mirror_ttl: mirror_ttl?, memory: memory? }, list_ttl?, not_found_ttl?))
 }
 
 fn log(mut table: Table<'_>) -> Option<Log> {

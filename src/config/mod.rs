@@ -11,6 +11,7 @@ mod egress;
 pub mod go_env;
 pub mod load;
 pub mod read;
+mod vanity;
 mod vcs;
 
 use std::fmt;
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use crate::egress::Policy;
 use crate::route::RouteTable;
-use crate::{gateway, upstream};
+use crate::{gateway, server, upstream};
 use read::Finding;
 
 /// The defaults, as the file that documents them.
@@ -39,6 +40,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// The routes.
     pub routes: RouteTable,
+    /// The vanity host's rules.
+    pub vanity: Vec<server::vanity::Rule>,
     /// Logging.
     pub log: Log,
     /// What is allowed but worth a word.
@@ -76,6 +79,8 @@ pub struct Cache {
     pub dir: PathBuf,
     /// The most bytes on disk.
     pub max_size: Option<u64>,
+    /// How long a repository's mirror is kept into which nothing is fetched.
+    pub mirror_ttl: Duration,
     /// The most bytes of small answers in memory.
     pub memory: u64,
 }

@@ -95,7 +95,7 @@ fn rule(item: Item<'_>) -> Option<Rule> {
     Some(Rule { pattern: pattern?, repo: repo?, subdir: subdir? })
 }
 
-fn subdirectory(text: &str) -> Result<String, String> {
+pub(super) fn subdirectory(text: &str) -> Result<String, String> {
     let plain = text.split('/').all(|e| !matches!(e, "" | "." | "..") && !e.starts_with('-') && !e.contains(['\\', '\n']));
     if plain { Ok(text.to_owned()) } else { Err("is a directory of the repository, as \"go/src\"".into()) }
 }

@@ -14,6 +14,7 @@ pub mod explain;
 mod head;
 pub mod observe;
 mod respond;
+pub mod vanity;
 
 use std::future::{Future, Ready, ready};
 use std::net::SocketAddr;
@@ -62,16 +63,17 @@ pub struct Site {
     ready: Memory<Prepared>,
     /// Files that stay open for their next asker.
     open: Memory<Prepared>,
+    vanity: Vec<vanity::Rule>,
 }
 
 impl Site {
-    /// A gateway, and `memory` bytes for its small answers.
-    pub fn new(gateway: Arc<Gateway>, memory: u64) -> Self {
+    /// A gateway, `memory` bytes for its small answers, and the vanity host's rules.
+    pub fn new(gateway: Arc<Gateway>, memory: u64, vanity: Vec<vanity::Rule>) -> Self {
         // An eighth of what the process may have open, and never many: connections need theirs.
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
         let files = (limit / 8).clamp(16, 1024);
         let weight = respond::OPEN_FILE_WEIGHT as u64;
-        Self { gateway, ready: Memory::new(memory), open: Memory::new(files * weight) }
+        Self { gateway, ready: Memory::new(memory), open: Memory::new(files * weight), vanity }
     }
 
     /// Closes the files that are held open for their next asker: after eviction, whose space they would keep.
@@ -297,6 +299,10 @@ impl Front {
             Some(refusal) => Err(refusal),
             None if request.uri().path().starts_with(head::REFUSED) => Err(refused_head(request.uri().path())),
             None if request.uri().path().starts_with("/-/") => self.admin(&request).await,
+            None if self.role.proxy && vanity::is_asked(&request) => {
+                record.what = format!("go-get {}", record.what);
+                vanity::answer(&self.shared.site().vanity, &request)
+            }
             None => self.proxy(&request, &id, &mut record).await,
         };
         let mut response = made.unwrap_or_else(|refusal| {

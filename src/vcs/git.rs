@@ -468,7 +468,7 @@ impl Repository {
     /// Fetches all branches and tags with their history, unless that has been done for what the server has.
     async fn bring_all(self: &Arc<Self>, refs: &Arc<Refs>) -> Result<(), VcsError> {
         let mut mirror = self.mirror.lock().await;
-        if mirror.complete.as_ref().is_some_and(|complete| complete == refs) {
+        if self.is_made() && mirror.complete.as_ref().is_some_and(|complete| complete == refs) {
             return Ok(());
         }
         let _lock = self.lock().await?;

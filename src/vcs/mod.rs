@@ -13,6 +13,7 @@ mod foreign;
 mod git;
 mod hosts;
 pub mod meta;
+pub mod mirrors;
 mod origin;
 mod place;
 pub mod remote;
