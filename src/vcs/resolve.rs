@@ -72,6 +72,10 @@ impl Fetcher {
         if let Some(found) = self.by_rules(path).await {
             return found.map(Source::Git);
         }
+        // The go command asks about the parents of a path too; there is nothing where repositories are said to begin further down.
+        if let Some(rule) = self.settings.rules.iter().find(|rule| rule.pattern.is_below(path.as_str())) {
+            return Err(VcsError::not_found(format!("no repository: those of {} lie below this path", rule.pattern)));
+        }
         match by_path(path.as_str()).map_err(VcsError::not_found)? {
             ByPath::Known(root) => self.module(path, &root, &format!("https://{root}"), "", false).map(Source::Git),
             ByPath::Other(system) => Ok(Source::Foreign(Foreign::new(Arc::clone(&self.foreign), path.clone(), system))),

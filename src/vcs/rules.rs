@@ -4,6 +4,7 @@
 //! for a part of one; `{name...}` at the end for one or more. The matched elements are the root of a repository.
 
 use std::collections::HashMap;
+use std::fmt;
 
 /// A rule's left side.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +12,16 @@ pub struct Match {
     elements: Vec<Element>,
     /// The name of a capture of all that follows.
     rest: Option<String>,
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, Element { before, capture, after }) in self.elements.iter().enumerate() {
+            let capture = capture.as_ref().map(|name| format!("{{{name}}}")).unwrap_or_default();
+            write!(f, "{}{before}{capture}{after}", if at == 0 { "" } else { "/" })?;
+        }
+        self.rest.iter().try_for_each(|name| write!(f, "/{{{name}...}}"))
+    }
 }
 
 /// One element: text, or text around a capture.
@@ -108,16 +119,8 @@ impl Match {
             return Vec::new();
         }
         for (element, given) in self.elements.iter().zip(&given) {
-            let Some(inner) = given.strip_prefix(element.before.as_str()).and_then(|g| g.strip_suffix(element.after.as_str()))
-            else {
-                return Vec::new();
-            };
-            match &element.capture {
-                Some(_) if inner.is_empty() => return Vec::new(),
-                Some(name) => drop(captures.insert(name.clone(), inner.to_owned())),
-                None if !inner.is_empty() => return Vec::new(),
-                None => {}
-            }
+            let Some(inner) = element.inner(given) else { return Vec::new() };
+            captures.extend(element.capture.as_ref().map(|name| (name.clone(), inner.to_owned())));
         }
         let Some(rest) = &self.rest else { return vec![Matched { root: given[..count].join("/"), captures }] };
         let longest = given.len().min(count + MAX_REST);
@@ -129,8 +132,23 @@ impl Match {
         (count + 1..=longest).rev().map(taking).collect()
     }
 
+    /// Whether the paths that it matches lie below this one.
+    pub fn is_below(&self, path: &str) -> bool {
+        let given: Vec<&str> = path.split('/').collect();
+        let shorter = given.len() < self.elements.len() + usize::from(self.rest.is_some());
+        shorter && self.elements.iter().zip(given).all(|(element, given)| element.inner(given).is_some())
+    }
+
     fn names(&self) -> impl Iterator<Item = &String> {
         self.elements.iter().filter_map(|e| e.capture.as_ref()).chain(&self.rest)
+    }
+}
+
+impl Element {
+    /// What a path's element has in the place of the capture; nothing where there is none, and `None` where it does not match.
+    fn inner<'t>(&self, given: &'t str) -> Option<&'t str> {
+        let inner = given.strip_prefix(self.before.as_str())?.strip_suffix(self.after.as_str())?;
+        (inner.is_empty() != self.capture.is_some()).then_some(inner)
     }
 }
 
@@ -219,6 +237,8 @@ mod tests {
         assert_eq!(urls("h.example/lib", "ssh://git@h/lib", "h.example/lib/sub"), one("h.example/lib", "ssh://git@h/lib"));
         assert!(urls("h.example/{group}/{name}", "x", "h.example/a").is_empty());
         assert!(urls("h.example/lib", "x", "h.example/library").is_empty());
+        let parent = |path: &str| Match::parse("h.example/{group}/{name}").expect("pattern").is_below(path);
+        assert!(parent("h.example") && parent("h.example/a") && !parent("h.example/a/b") && !parent("x.example"));
         let rest = urls("h.example/{path...}", "ssh://git@h/{path}.git", "h.example/a/b");
         assert_eq!(rest[0], ("h.example/a/b".to_owned(), "ssh://git@h/a/b.git".to_owned()));
         assert_eq!(rest[1], ("h.example/a".to_owned(), "ssh://git@h/a.git".to_owned()));

@@ -5,7 +5,7 @@
 //! sides, `rows` the comparison; most other files are tables: what the Go tree tests its own code by (`gotree`, with `script` to
 //! make its repositories), revisions and the versions that they become (`revisions`), lists and retractions (`lists`), go.mod
 //! files and the places that modules have (`gomods`), zips (`zips`), and repositories that pages or rules name (`roots`). Only
-//! `faults` is about modgate alone.
+//! `faults` is about modgate alone, and `whole` about a whole build.
 //!
 //! After a run, `target/tmp/vcs-*.txt` has every row with what both sides said. With `VCS_AGAINST_ITSELF` in the environment,
 //! the go command is compared with itself.
@@ -19,4 +19,5 @@ mod roots;
 mod rows;
 mod script;
 mod sides;
+mod whole;
 mod zips;
