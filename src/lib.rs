@@ -10,22 +10,27 @@
 //! its result types; only [`config`] gathers settings, only [`assemble`] builds.
 //!
 //! ```text
-//! 10 cli        one file a command: serve (signals, reload, upkeep), check, explain, gc; mod.rs is clap
+//! 10 cli        one file a command: serve (signals, reload, upkeep), check, explain, gc, connect; mod.rs is clap
 //! 9  assemble   Config -> Gateway: the one place where the parts meet
-//! 8  config     load (figment's layers) -> read (every error, with file, line, key) -> check, egress -> Config; go_env (the
-//!               machine's Go settings)
+//! 8  config     load (figment's layers) -> read (every error, with file, line, key) -> check, egress, vcs, vanity -> Config;
+//!               go_env (the machine's Go settings)
 //! 7  server     mod.rs: the listener and the way of a request; connection (sendfile), body, respond (headers, ranges), error
-//!               (the one status table), observe (the request line), admin and explain (/-/...)
+//!               (the one status table), observe (the request line), vanity (go-import pages), admin and explain (/-/...)
 //! 6  gateway    mod.rs: Gateway::answer, readable top to bottom; chain (what never changes), copies (what does), turns (one
 //!               upstream after the other, or side by side where one is late), transfer (a zip on its way), flight (single
 //!               flight), trail (the decision record); pure: freshness, list, error
-//! 5  upstream   mod.rs: the trait; goproxy, directory; guard (circuit breaker); error (the closed classes)
+//! 5  upstream   mod.rs: the trait; goproxy, vcs, directory; guard (circuit breaker); error (the closed classes)
+//! 4  vcs        resolve (path -> repository: rules, hosts, meta), git (mirror, refs), remote (what git is told), revision (query
+//!               -> commit and version), place (the module in it), tree (its zip), origin, foreign (other systems, by the go
+//!               command), mirrors (upkeep)
+//! 3  process    other programs: their time, output and end
 //! 3  egress     an upstream's way out: client (requests, redirects, bodies, on threads of their own), connect (TCP, TLS, strict
-//!               ends), tunnel (CONNECT, SOCKS), resume (bodies that broke off), throttle (limits, pauses), retry, tls, error;
-//!               pure: proxy (which way), credentials (who we are)
+//!               ends), tunnel (CONNECT, SOCKS), resume (bodies that broke off), throttle (limits, pauses), retry, reach (not
+//!               inside), tls, error; pure: proxy (which way), credentials (who we are)
 //! 3  store      disk (atomic files), spool (a file that grows, with readers), memory (small hot answers), evict
 //! 2  route      RouteTable::plan(&ModulePath) -> Plan, pure; it says which rule matched
-//! 1  module     path, version, semver, escape, pattern, pseudo, ask (URL -> Ask), info, list, zip: no async, nothing of HTTP
+//! 1  module     path, version, semver, escape, pattern, pseudo, ask (URL -> Ask), info, list, gomod, files, zip: no async,
+//!               nothing of HTTP
 //! 0  base       units, secret (what cannot be printed), call (request id, cached-only)
 //! ```
 //!

@@ -28,7 +28,7 @@ pub(super) fn run(host: &str, port: u16, proxy: Option<&str>, ca_file: Option<&P
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(async {
         let server =
-            crate::egress::tunnel(proxy, authorities, (host, port), LIMIT).await.map_err(|e| CliError::Said(e.to_string()))?;
+            crate::egress::open_tunnel(proxy, authorities, (host, port), LIMIT).await.map_err(|e| CliError::Said(e.to_string()))?;
         let (mut from, mut to) = tokio::io::split(server);
         let (mut input, mut output) = (tokio::io::stdin(), tokio::io::stdout());
         let sending = async {

@@ -3,28 +3,28 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use figment::value::Dict;
 use url::Url;
 
-use super::egress::{Defaults, policy, user_netrc};
-use super::go_env::{GoSettings, Target};
+use super::egress::{Defaults, policy};
+use super::go_chains::go_chains;
 use super::load::user_cache_dir;
 use super::read::{Finding, Item, Place, Reading, Table, beside};
 use super::{Cache, Config, ConfigError, Log, Origin, Server, Upstream, UpstreamKind, vanity, vcs};
-use crate::base::{Secret, units};
-use crate::egress::credentials::{self, Credentials};
+use crate::base::units;
 use crate::egress::proxy::bare;
 use crate::gateway;
 use crate::module::Pattern;
-use crate::route::{FailureClass, Fallback, GoesOn, ListMode, PartialRule, Route, RouteTable, Step};
+use crate::route::{FailureClass, Fallback, ListMode, PartialRule, Route, RouteTable, Step};
 use crate::upstream::{goproxy, guard};
 
 /// What a `Config` without a mistake was made of.
-struct Chains {
-    upstreams: Vec<Upstream>,
-    routes: RouteTable,
-    origin: Origin,
+pub(super) struct Chains {
+    pub(super) upstreams: Vec<Upstream>,
+    pub(super) routes: RouteTable,
+    pub(super) origin: Origin,
 }
 
 pub(super) fn check(reading: &Reading, dict: Dict) -> Result<Config, ConfigError> {
@@ -264,13 +264,15 @@ fn upstream(reading: &Reading, mut table: Table<'_>, defaults: &Defaults, warnin
         }
     };
     let breaker = match kind {
-        // Its hosts are many: that one does not work says nothing of the others.
-        Type::Vcs => guard::Settings { failures: 0, ..guard::Settings::default() },
+        Type::Vcs => NO_BREAKER,
         Type::GoProxy | Type::Directory => breaker(table.table("breaker")),
     };
     table.finish();
     made.map(|kind| Upstream { name: String::new(), private, kind, breaker })
 }
+
+/// For version control, whose hosts are many: that one does not work says nothing of the others.
+pub(super) const NO_BREAKER: guard::Settings = guard::Settings { failures: 0, open_for: Duration::ZERO };
 
 fn breaker(mut table: Table<'_>) -> guard::Settings {
     let default = guard::Settings::default();
@@ -295,7 +297,7 @@ fn server_url(text: &str) -> Result<Url, String> {
 }
 
 /// The text of an error never repeats the URL, which may hold a password.
-fn check_server_url(url: &Url) -> Result<(), String> {
+pub(super) fn check_server_url(url: &Url) -> Result<(), String> {
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
         return Err("has to be an http or https URL".into());
     }
@@ -394,102 +396,6 @@ fn fallback(items: &[Item<'_>]) -> Option<Fallback> {
     }
     let class = |text: &str| FailureClass::parse(text).ok_or_else(|| KNOWN.to_owned());
     all(items.iter().map(|item| item.parsed(class))).map(Fallback::Classes)
-}
-
-/// The machine's Go settings as upstreams and routes.
-fn go_chains(reading: &Reading, egress: &Defaults, warnings: &mut Vec<Finding>) -> Result<Option<Chains>, String> {
-    let settings = GoSettings::of_machine()?;
-    let mut upstreams: Vec<Upstream> = Vec::new();
-    let mut steps = Vec::new();
-    for entry in settings.proxies {
-        let (base, kind) = match entry.target {
-            Target::Server(mut url) => {
-                let credentials = go_credentials(&mut url)?;
-                check_server_url(&url).map_err(|e| format!("an item of GOPROXY cannot be used: {e}"))?;
-                let base = url.host_str().unwrap_or("proxy").to_ascii_lowercase();
-                let settings = goproxy::Settings { url, absent: goproxy::ABSENT.to_vec() };
-                let Some(policy) = egress.of_go_settings(reading, credentials, warnings) else { return Ok(None) };
-                (base, UpstreamKind::GoProxy(settings, Box::new(policy)))
-            }
-            Target::Folder(path) => ("file".to_owned(), UpstreamKind::Directory(path, egress.limits().idle)),
-            Target::Direct => {
-                let Some(kind) = direct(reading, egress, &settings.insecure, warnings) else { return Ok(None) };
-                ("direct".to_owned(), kind)
-            }
-            Target::Off => continue,
-        };
-        let base: String =
-            base.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' }).take(60).collect();
-        let base = if base.starts_with(|c: char| c.is_ascii_alphanumeric()) { base } else { format!("host{base}") };
-        let taken = |name: &str| upstreams.iter().any(|u| u.name == name);
-        let name = (1..=upstreams.len() + 1)
-            .map(|n| if n == 1 { base.clone() } else { format!("{base}-{n}") })
-            .find(|n| !taken(n))
-            .unwrap_or_default();
-        let goes_on = Some(if entry.any_error { GoesOn::AnyError } else { GoesOn::NotFound });
-        steps.push(Step { upstream: upstreams.len(), goes_on });
-        let failures = if matches!(kind, UpstreamKind::Vcs(..)) { 0 } else { guard::Settings::default().failures };
-        upstreams.push(Upstream {
-            name,
-            private: false,
-            kind,
-            breaker: guard::Settings { failures, ..guard::Settings::default() },
-        });
-    }
-    if steps.is_empty() {
-        return Err("GOPROXY names no proxy to stand in front of; set GOPROXY, or give a configuration by --config".into());
-    }
-    // As the go command goes on to version control only when no proxy has a module, so do lists.
-    let any_direct = upstreams.iter().any(|u| matches!(u.kind, UpstreamKind::Vcs(..)));
-    let list = if any_direct { ListMode::First } else { ListMode::Merge };
-    let route = |patterns, steps| Route {
-        patterns,
-        steps,
-        fallback: Fallback::NotFound,
-        list,
-        partial: PartialRule::Serve,
-        hedge_after: None,
-    };
-    let mut routes = Vec::new();
-    let fenced = Pattern::parse_list(&settings.no_proxy).map_err(|e| format!("GONOPROXY or GOPRIVATE: {e}"))?;
-    if !fenced.is_empty() {
-        // What is not to be asked of a proxy comes from version control, whatever GOPROXY says.
-        let at = upstreams.iter().position(|u| matches!(u.kind, UpstreamKind::Vcs(..)));
-        if at.is_none() {
-            let Some(kind) = direct(reading, egress, &settings.insecure, warnings) else { return Ok(None) };
-            let breaker = guard::Settings { failures: 0, ..guard::Settings::default() };
-            upstreams.push(Upstream { name: "direct".into(), private: false, kind, breaker });
-        }
-        let at = at.unwrap_or(upstreams.len() - 1);
-        routes.push(route(fenced, vec![Step { upstream: at, goes_on: None }]));
-    }
-    let everything = Pattern::parse_list("*").map_err(|e| e.to_string())?;
-    routes.push(route(everything, steps));
-    Ok(Some(Chains { upstreams, routes: RouteTable::new(routes), origin: Origin::GoSettings }))
-}
-
-/// What `direct` stands for in GOPROXY.
-fn direct(reading: &Reading, egress: &Defaults, insecure: &str, warnings: &mut Vec<Finding>) -> Option<UpstreamKind> {
-    let mut policy = egress.of_go_settings(reading, None, warnings)?;
-    let settings = vcs::of_go_settings(insecure, &mut policy);
-    Some(UpstreamKind::Vcs(Box::new(settings), Box::new(policy)))
-}
-
-/// The credentials that the go command would send to this proxy: those that stand in its URL, from which they are taken, else those
-/// of the user's netrc. Like the go command, none go over plain http.
-fn go_credentials(url: &mut Url) -> Result<Option<Credentials>, String> {
-    let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let inline = (!url.username().is_empty() || url.password().is_some())
-        .then(|| (decoded(url.username()), Secret::new(decoded(url.password().unwrap_or_default()))));
-    if url.scheme() != "https" {
-        return if inline.is_none() { Ok(None) } else { Err("GOPROXY holds a password for a server of plain http".into()) };
-    }
-    // It is an https URL with a host, so both can be taken out.
-    let _ = (url.set_username(""), url.set_password(None));
-    let login = inline.or_else(|| credentials::netrc_login(&user_netrc()?, url));
-    Ok(login.map(|(user, password)| {
-        Credentials::new(url, vec![("authorization".to_owned(), credentials::basic(&user, password.expose()))])
-    }))
 }
 
 /// An upstream that is modgate's own address would be asked by itself, for ever.

@@ -8,6 +8,7 @@
 
 mod check;
 mod egress;
+mod go_chains;
 pub mod go_env;
 pub mod load;
 pub mod read;

@@ -7,6 +7,7 @@ use url::Url;
 
 use super::check::{all, required};
 use super::egress::{file, login, secret, user_netrc};
+use super::go_env::GoSettings;
 use super::read::{Item, Reading, Table, beside};
 use crate::base::Secret;
 use crate::egress::credentials::{Credentials, basic};
@@ -51,13 +52,15 @@ pub(super) fn settings(reading: &Reading, table: &mut Table<'_>, policy: &mut Po
     Some(Settings { rules, discover, insecure: insecure?, hosts, netrc, git_config: git_config?, programs })
 }
 
-/// The settings of `direct` in the machine's Go settings: what the go command would use of this user.
-pub(super) fn of_go_settings(insecure: &str, policy: &mut Policy) -> Settings {
+/// The settings of `direct` in the machine's Go settings: what the go command would use of this user. The hosts of GOPRIVATE may lie
+/// in the own network.
+pub(super) fn of_go_settings(go: &GoSettings, policy: &mut Policy) -> Settings {
     let netrc = user_netrc().map(Secret::new);
     let home = |name: &str| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(name)).filter(|path| path.is_file());
-    policy.reach = Some(Reach::default());
+    let own = go.no_proxy.split(',').filter_map(|pattern| pattern.split('/').next()).filter(|host| *host != "*");
+    policy.reach = Some(Reach { internal: NoProxy::parse(own) });
     policy.credentials = Some(credentials(&[], netrc.clone()));
-    let insecure = Pattern::parse_list(insecure).unwrap_or_default();
+    let insecure = Pattern::parse_list(&go.insecure).unwrap_or_default();
     Settings { discover: true, insecure, netrc, git_config: home(".gitconfig"), programs: PROGRAMS, ..Settings::default() }
 }
 

@@ -190,7 +190,7 @@ impl Egress {
 ///
 /// # Errors
 /// Why there is none.
-pub async fn tunnel(
+pub async fn open_tunnel(
     proxy: Option<proxy::Proxy>,
     authorities: Vec<rustls::pki_types::CertificateDer<'static>>,
     server: (&str, u16),
