@@ -112,7 +112,7 @@ fn address(text: &str) -> Option<SocketAddr> {
     text.parse().ok()
 }
 
-type CacheParts = (Cache, std::time::Duration, std::time::Duration);
+type CacheParts = (Cache, Duration, Duration);
 
 fn cache(reading: &Reading, mut table: Table<'_>, warnings: &mut Vec<Finding>) -> Option<CacheParts> {
     let dir = table.text("dir").and_then(|dir| match dir.as_str() {
@@ -246,10 +246,9 @@ fn upstream(reading: &Reading, mut table: Table<'_>, defaults: &Defaults, warnin
             if table.has("auth") {
                 table.say("auth", "repositories are of many hosts: credentials = { \"host:port\" = { … } }");
             }
-            policy(reading, &mut table, None, defaults, warnings).and_then(|mut policy| {
-                let settings = vcs::settings(reading, &mut table, &mut policy)?;
-                Some(UpstreamKind::Vcs(Box::new(settings), Box::new(policy)))
-            })
+            let policy = policy(reading, &mut table, None, defaults, warnings);
+            let settings = vcs::settings(reading, &mut table);
+            settings.zip(policy).map(|((settings, reach), policy)| vcs::upstream(settings, reach, policy))
         }
         Type::Directory => {
             let limit = table.limit("idle").unwrap_or(defaults.limits().idle);

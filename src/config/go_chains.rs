@@ -87,9 +87,8 @@ fn free_name(base: &str, upstreams: &[Upstream]) -> String {
 
 /// What `direct` stands for in GOPROXY.
 fn direct(reading: &Reading, egress: &Defaults, settings: &GoSettings, warnings: &mut Vec<Finding>) -> Option<UpstreamKind> {
-    let mut policy = egress.of_go_settings(reading, None, warnings)?;
-    let settings = vcs::of_go_settings(settings, &mut policy);
-    Some(UpstreamKind::Vcs(Box::new(settings), Box::new(policy)))
+    let policy = egress.of_go_settings(reading, None, warnings)?;
+    Some(vcs::of_go_settings(settings, policy))
 }
 
 /// The credentials that the go command would send to this proxy: those that stand in its URL, from which they are taken, else those

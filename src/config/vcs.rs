@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use url::Url;
 
+use super::UpstreamKind;
 use super::check::{all, required};
 use super::egress::{file, login, secret, user_netrc};
 use super::go_env::GoSettings;
@@ -23,8 +24,8 @@ const PROGRAMS: usize = 16;
 /// The user that stands beside a token where none is named: GitLab and GitHub take any, and some want this.
 const TOKEN_USER: &str = "oauth2";
 
-/// Reads what such an upstream has besides its way out, which is completed by it.
-pub(super) fn settings(reading: &Reading, table: &mut Table<'_>, policy: &mut Policy) -> Option<Settings> {
+/// Reads what such an upstream has besides its way out, and what completes that: whom pages may lead to.
+pub(super) fn settings(reading: &Reading, table: &mut Table<'_>) -> Option<(Settings, Reach)> {
     let rules = table.items("repositories").map_or(Some(Vec::new()), |items| all(items.into_iter().map(rule)));
     let hosts = hosts(reading, table);
     let netrc = match table.take("netrc_file") {
@@ -47,21 +48,27 @@ pub(super) fn settings(reading: &Reading, table: &mut Table<'_>, policy: &mut Po
     let named =
         internal.iter().cloned().chain(hosts.iter().map(|h| h.port.map_or_else(|| h.host.clone(), |p| format!("{}:{p}", h.host))));
     let named: Vec<String> = named.collect();
-    policy.reach = Some(Reach { internal: NoProxy::parse(named.iter().map(String::as_str)) });
-    policy.credentials = Some(credentials(&hosts, netrc.clone()));
-    Some(Settings { rules, discover, insecure: insecure?, hosts, netrc, git_config: git_config?, programs })
+    let reach = Reach { internal: NoProxy::parse(named.iter().map(String::as_str)) };
+    Some((Settings { rules, discover, insecure: insecure?, hosts, netrc, git_config: git_config?, programs }, reach))
+}
+
+/// An upstream of these settings, whose way out is completed by them.
+pub(super) fn upstream(settings: Settings, reach: Reach, policy: Policy) -> UpstreamKind {
+    let credentials = credentials(&settings.hosts, settings.netrc.clone());
+    UpstreamKind::Vcs(Box::new(settings), Box::new(Policy { reach: Some(reach), credentials: Some(credentials), ..policy }))
 }
 
 /// The settings of `direct` in the machine's Go settings: what the go command would use of this user. The hosts of GOPRIVATE may lie
 /// in the own network.
-pub(super) fn of_go_settings(go: &GoSettings, policy: &mut Policy) -> Settings {
+pub(super) fn of_go_settings(go: &GoSettings, policy: Policy) -> UpstreamKind {
     let netrc = user_netrc().map(Secret::new);
     let home = |name: &str| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(name)).filter(|path| path.is_file());
     let own = go.no_proxy.split(',').filter_map(|pattern| pattern.split('/').next()).filter(|host| *host != "*");
-    policy.reach = Some(Reach { internal: NoProxy::parse(own) });
-    policy.credentials = Some(credentials(&[], netrc.clone()));
+    let reach = Reach { internal: NoProxy::parse(own) };
     let insecure = Pattern::parse_list(&go.insecure).unwrap_or_default();
-    Settings { discover: true, insecure, netrc, git_config: home(".gitconfig"), programs: PROGRAMS, ..Settings::default() }
+    let git_config = home(".gitconfig");
+    let settings = Settings { discover: true, insecure, netrc, git_config, programs: PROGRAMS, ..Settings::default() };
+    upstream(settings, reach, policy)
 }
 
 /// What requests for pages carry.

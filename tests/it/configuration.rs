@@ -191,3 +191,51 @@ fn without_a_configuration_the_go_settings_of_the_machine_count() {
     let (good, said) = zero(&[("GOPROXY", "http://me:sesame@a.example")]);
     assert!(!good && said.contains("plain http") && !said.contains("sesame"), "{said}");
 }
+
+/// Each line that is wrong says how, behind `#`, by the key and a word of its finding.
+const REPOSITORIES: &str = r#"[upstreams.git]
+type = "vcs"
+auth = { headers = { X = "y" } } # auth: repositories are of many hosts
+breaker = { failures = 3 } # breaker: unknown key
+insecure = ["["] # insecure[0]: pattern
+repositories = [
+  { match = "{host}/x", repo = "https://h.example/x" }, # repositories[0].match: the host, cannot be a capture
+  { match = "h.example/{a}", repo = "https://h.example/{b}" }, # repositories[1].repo: {b} is no capture
+  { match = "h.example/{a}", repo = "git@h.example:{a}" }, # repositories[2].repo: has a scheme
+  { match = "h.example/{a}", repo = "https://u:sesame@h.example/{a}" }, # repositories[3].repo: password does not belong
+  { match = "h.example/{a}", repo = "ext::sh -c {a}" }, # repositories[4].repo: has a scheme
+  { match = "h.example/{a}", repo = "https://h.example/{a}", subdir = "../x" }, # repositories[5].subdir: is a directory
+  { match = "h.example/{a}", reop = "https://h.example/{a}" }, # repositories[6]: has no repo
+]
+[upstreams.git.credentials]
+"git@h.example" = { token_file = "token" } # git@h.example: has to be a host
+"i.example" = { token = "sesame" } # i.example.token: does not stand in a configuration file
+"j.example" = { ssh_key_file = "no-key" } # j.example.ssh_key_file: cannot be read
+"k.example" = { } # k.example: names no credentials
+[[routes]]
+match = ["*"]
+upstreams = ["git"]
+[[vanity]]
+match = "v.example/{a}" # vanity[0]: has no repo and no mod
+[[vanity]]
+match = "v.example/{a}"
+repo = "https://h.example/{a}"
+mod = "https://p.example" # vanity[1].repo: stands beside mod
+[[vanity]]
+match = "v.example/{a}"
+mod = "ssh://p.example" # vanity[2].mod: http or https URL
+home = "https://web.example/{a}" # vanity[2].home: belong together
+"#;
+
+#[test]
+fn mistakes_about_repositories_are_named() {
+    let (good, said) = check(REPOSITORIES, &[]);
+    assert!(!good);
+    for (at, line) in REPOSITORIES.lines().enumerate() {
+        let Some((_, wanted)) = line.rsplit_once(" # ") else { continue };
+        let (key, words) = wanted.split_once(": ").unwrap();
+        let is_it = |line: &str| line.contains(&format!("{key}: ")) && line.contains(words);
+        assert!(said.lines().any(is_it), "line {}: missing {wanted:?} in:\n{said}", at + 1);
+    }
+    assert!(!said.contains("sesame"), "{said}");
+}
