@@ -254,7 +254,7 @@ impl Repository {
         let pinned =
             if guarded { pin(url, &git.reach, &git.access.proxy, git.access.limits.connect).await? } else { Pinned::new() };
         let run = self.command(arguments).envs(git.access.remote(url, &pinned, guarded)?);
-        run.limits(limit, MAX_TEXT).output().await.map_err(|e| classified(&e, &self.url, &self.folder))
+        run.limits(limit, MAX_TEXT).output().await.map_err(|e| self.classified(&e))
     }
 
     /// Where a guarded server's answer was a redirect, which git does not follow then: where that leads, by requests that look at each
@@ -403,7 +403,10 @@ impl Repository {
     }
 
     pub(super) fn classified(&self, e: &ProcessError) -> VcsError {
-        classified(e, &self.url, &self.git.mirrors)
+        let home = std::env::var_os("HOME").map(|home| (PathBuf::from(home), "~"));
+        let own = [(self.folder.clone(), "the mirror"), (self.git.mirrors.clone(), "…")];
+        let files = self.git.access.files(&self.url).into_iter().chain(own).chain(home);
+        classified(e, &self.url, &files.collect::<Vec<_>>())
     }
 }
 
@@ -598,8 +601,8 @@ fn committed(commit: &[u8]) -> Option<Timestamp> {
     Timestamp::from_second(seconds.parse().ok()?).ok()
 }
 
-/// What git's end means. Its words are in English, by `LC_ALL`.
-fn classified(e: &ProcessError, url: &RepoUrl, folder: &Path) -> VcsError {
+/// What git's end means. Its words are in English, by `LC_ALL`. `files` are shown by other names.
+fn classified(e: &ProcessError, url: &RepoUrl, files: &[(PathBuf, &str)]) -> VcsError {
     let complaint = match e {
         ProcessError::Failed { complaint, .. } => complaint,
         ProcessError::Start { missing: true, .. } => {
@@ -612,7 +615,7 @@ fn classified(e: &ProcessError, url: &RepoUrl, folder: &Path) -> VcsError {
     };
     let lower = complaint.to_lowercase();
     let says = |words: &[&str]| words.iter().any(|w| lower.contains(w));
-    let why = format!("git, {}: {}", url.authority(), shown(complaint, folder));
+    let why = format!("git, {}: {}", url.authority(), shown(complaint, files));
     if says(&MISSING) {
         VcsError::NotFound(why)
     } else if says(&DENIED) {
@@ -656,12 +659,25 @@ const PASSING: [&str; 10] = [
     "unexpected disconnect",
 ];
 
-/// The end of what a program complained of, as one line without paths of this machine.
-fn shown(complaint: &str, folder: &Path) -> String {
-    let folder = folder.to_string_lossy();
+/// What git and ssh add to every failure, or advise whoever sits before them.
+const IDLE_WORDS: [&str; 5] = [
+    "fatal: Could not read from remote repository",
+    "Please make sure you have the correct access rights",
+    "and the repository exists.",
+    "remove with:",
+    "ssh-keygen -f",
+];
+
+/// The end of what a program complained of, as one line in which these files have other names.
+fn shown(complaint: &str, files: &[(PathBuf, &str)]) -> String {
     let lines: Vec<&str> = complaint.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    let idle = |line: &&str| IDLE_WORDS.iter().any(|words| line.starts_with(words));
+    let telling: Vec<&str> = lines.iter().copied().filter(|line| !idle(line)).collect();
+    let lines = if telling.is_empty() { lines } else { telling };
     let last = lines[lines.len().saturating_sub(4)..].join("; ");
-    let clean: String = last.replace(&*folder, "the mirror").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let named = files.iter().filter(|(path, _)| path.components().count() > 1);
+    let last = named.fold(last, |text, (path, name)| text.replace(&*path.to_string_lossy(), name));
+    let clean: String = last.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let from = clean.char_indices().rev().nth(500).map_or(0, |(at, _)| at);
     clean[from..].to_owned()
 }
@@ -700,7 +716,7 @@ mod tests {
         #[test]
         fn nothing_that_git_could_say_breaks_it(text in "([0-9a-f]{40}|[ \t\n]|refs/tags/|commit|blob|committer|[0-9]{1,20}|\\PC)*") {
             let mut rest = Bytes::from(text.clone());
-            let _ = (Refs::parse(&text), committed(text.as_bytes()), blob(&mut rest, "blob"), shown(&text, Path::new("/x")));
+            let _ = (Refs::parse(&text), committed(text.as_bytes()), blob(&mut rest, "blob"), shown(&text, &[("/x".into(), "x")]));
         }
     }
 }

@@ -273,6 +273,13 @@ impl Access {
         of(Some(port)).or_else(|| of(None))
     }
 
+    /// The files that ssh is shown for a server, by the names that the configuration has for them.
+    pub(super) fn files(&self, url: &RepoUrl) -> Vec<(PathBuf, &'static str)> {
+        let Some(host) = self.host(url.host(), url.port()) else { return Vec::new() };
+        let named = [(&host.ssh_key, "ssh_key_file"), (&host.known_hosts, "known_hosts_file")];
+        named.into_iter().filter_map(|(file, name)| Some((file.clone()?, name))).collect()
+    }
+
     /// User and password for a server of http or https.
     pub(super) fn login(&self, url: &RepoUrl) -> Option<(String, Secret)> {
         if let Some(login) = self.host(url.host(), url.port()).and_then(|h| h.login.clone()) {

@@ -18,5 +18,8 @@ mod revisions;
 mod roots;
 mod rows;
 mod script;
+mod servers;
 mod sides;
+mod ssh;
+mod sshproxies;
 mod zips;
