@@ -222,6 +222,7 @@ fn pem(label: &str, der: &[u8]) -> String {
 }
 
 /// Writes a file that nobody else can read. Whoever reads it meanwhile finds the whole of it, old or new.
+#[expect(clippy::disallowed_methods, reason = "it says what this process was told, and is written anew after a crash")]
 pub(super) fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let new = path.with_extension(format!("{:016x}", fastrand::u64(..)));
@@ -296,7 +297,8 @@ impl Access {
         let mut config: Vec<(String, String)> = vec![
             ("protocol.version".into(), "2".into()),
             ("http.lowSpeedLimit".into(), "1".into()),
-            ("http.lowSpeedTime".into(), seconds(self.limits.idle)),
+            // The wait for the first byte counts as well.
+            ("http.lowSpeedTime".into(), seconds(self.limits.idle.max(self.limits.first_byte))),
             // A redirect of a server that others named could lead inside; it is looked at before git goes there.
             ("http.followRedirects".into(), if guarded { "false" } else { "initial" }.into()),
         ];
@@ -456,11 +458,8 @@ pub(super) async fn pin(url: &RepoUrl, reach: &Reach, proxy: &ProxyRule, limit: 
         Scheme::Ssh => proxy.for_ssh(url.host(), url.port()),
         Scheme::Git | Scheme::File => None,
     };
-    match (by_proxy, url.host().parse::<IpAddr>()) {
-        (Some(_), Ok(address)) => reach.check(url.host(), url.port(), address).map(|()| Vec::new()).map_err(Into::into),
-        (Some(_), Err(_)) => Ok(Vec::new()),
-        (None, _) => Ok(reach.look_up(url.host(), url.port(), limit).await?.iter().map(std::net::SocketAddr::ip).collect()),
-    }
+    let found = reach.admit(url.host(), url.port(), by_proxy.is_some(), limit).await?;
+    Ok(found.iter().map(std::net::SocketAddr::ip).collect())
 }
 
 #[cfg(test)]

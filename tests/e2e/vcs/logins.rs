@@ -188,7 +188,10 @@ fn no_process_has_a_secret_among_its_arguments() {
     setting.server.fail("m", Fault::Hang);
     let address = &setting.server.address;
     let more = login(address, "username = \"ci\", password_file = \"{dir}/password\"")
-        + &format!("proxy = {:?}\nproxy_auth = {{ username = {PROXY_USER:?}, password_file = \"{{dir}}/proxy_password\" }}\n", known.url("http"))
+        + &format!(
+            "proxy = {:?}\nproxy_auth = {{ username = {PROXY_USER:?}, password_file = \"{{dir}}/proxy_password\" }}\n",
+            known.url("http")
+        )
         + "connect = \"1s\"\nfirst_byte = \"2s\"\nidle = \"1s\"\n";
     let gate = setting.gate(&setting.server.url(), &more);
     thread::scope(|scope| {

@@ -12,6 +12,7 @@
 
 mod daemon;
 mod faults;
+mod foreign;
 mod gomods;
 mod gotree;
 mod lists;

@@ -1,8 +1,7 @@
 //! What repositories are served by besides http: sshd, git's own daemon, and servers that keep silent.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -98,7 +97,7 @@ impl Sshd {
 
     /// The same by another address.
     pub(super) fn credentials_at(&self, address: &str, key: &str, known: &str) -> String {
-        let (key, known) = (self.file(key), self.file(known));
+        let [key, known] = [key, known].map(|name| self.file(name).display().to_string());
         format!("credentials = {{ {address:?} = {{ ssh_key_file = {key:?}, known_hosts_file = {known:?} }} }}")
     }
 
@@ -129,12 +128,6 @@ pub(super) fn git_daemon(root: &Path) -> Daemon {
     command.args(["daemon", "--listen=127.0.0.1", &format!("--port={port}"), "--export-all", "--reuseaddr", "--verbose"]);
     command.arg(format!("--base-path={}", root.display())).stdin(Stdio::null());
     Daemon::start(command, TempDir::new().unwrap(), &address, "said")
-}
-
-/// Marks a file as one that only its owner reads.
-pub(super) fn private(file: &Path, text: &str) {
-    fs::write(file, text).unwrap();
-    fs::set_permissions(file, Permissions::from_mode(0o600)).unwrap();
 }
 
 /// The hash of a repository's branch.
