@@ -254,7 +254,7 @@ impl Connector {
             ProxyScheme::Http | ProxyScheme::Https if self.tls.is_none() && !self.tunnels => Ok(io),
             ProxyScheme::Http | ProxyScheme::Https => {
                 let mut io = io;
-                tunnel::connect(proxy, &mut io, host, port).await.map_err(refused)?;
+                tunnel::connect(proxy, &mut io, (host, port), self.tls.is_none()).await.map_err(refused)?;
                 Ok(io)
             }
             ProxyScheme::Socks5h => {

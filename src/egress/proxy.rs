@@ -256,6 +256,21 @@ impl NoProxy {
     }
 }
 
+impl fmt::Display for NoProxy {
+    /// As `NO_PROXY` has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let with = |host: String, port: &str| if port.is_empty() { host } else { format!("{host}:{port}") };
+        let networks = self.networks.iter().map(ToString::to_string);
+        let addresses = self.addresses.iter().map(|(ip, port)| match ip {
+            IpAddr::V6(ip) if !port.is_empty() => format!("[{ip}]:{port}"),
+            ip => with(ip.to_string(), port),
+        });
+        let domains = self.domains.iter().map(|d| with(d.suffix[usize::from(d.itself)..].to_owned(), &d.port));
+        let all = self.all.then(|| "*".to_owned()).into_iter();
+        f.write_str(&all.chain(networks).chain(addresses).chain(domains).collect::<Vec<_>>().join(","))
+    }
+}
+
 /// `address/length` as Go's `net.ParseCIDR` reads it; IPv4 addresses in the form of IPv6 ones are IPv4 addresses.
 pub fn network(text: &str) -> Option<IpNet> {
     let (address, length) = text.split_once('/')?;
@@ -304,6 +319,14 @@ mod tests {
             let why = Proxy::parse(bad).expect_err(bad);
             assert!(!why.contains("secret"), "{why}");
         }
+    }
+
+    #[test]
+    fn exceptions_are_written_as_they_are_read() {
+        let text = "10.0.0.0/8,127.0.0.1,[::1]:80,a.example,.b.example:443";
+        let read = NoProxy::parse(text.split(','));
+        assert_eq!(read.to_string(), text);
+        assert_eq!((NoProxy::parse(["*"].into_iter()).to_string(), NoProxy::default().to_string()), ("*".into(), String::new()));
     }
 
     #[test]

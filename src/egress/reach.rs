@@ -43,6 +43,19 @@ impl Reach {
         found.iter().try_for_each(|address| self.check(host, port, address.ip()))?;
         Ok(found)
     }
+
+    /// The same for a program that goes there by itself. Where a proxy leads there, it looks the name up and decides; there are no
+    /// addresses then.
+    ///
+    /// # Errors
+    /// That the server may not be reached.
+    pub async fn admit(&self, host: &str, port: u16, proxied: bool, limit: Duration) -> Result<Vec<SocketAddr>, EgressError> {
+        match host.parse::<IpAddr>() {
+            Ok(address) if proxied => self.check(host, port, address).map(|()| Vec::new()),
+            Err(_) if proxied => Ok(Vec::new()),
+            _ => self.look_up(host, port, limit).await,
+        }
+    }
 }
 
 /// Whether an address is one of the public internet (RFC 6890, RFC 4291), however it is wrapped.

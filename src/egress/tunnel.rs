@@ -40,12 +40,13 @@ impl fmt::Display for TunnelError {
     }
 }
 
-/// Asks an HTTP proxy to lead on to `host:port`. Afterwards the stream is the server's.
+/// Asks an HTTP proxy to lead on to `host:port`. Afterwards the stream is the server's. `speaks` says that the server may begin, as those
+/// of ssh do: its first words can come together with the answer, and must not be read with it.
 pub(super) async fn connect(
     proxy: &Proxy,
     mut io: impl AsyncRead + AsyncWrite + Unpin,
-    host: &str,
-    port: u16,
+    (host, port): (&str, u16),
+    speaks: bool,
 ) -> Result<(), TunnelError> {
     let target = host_port(host, port);
     let mut head = format!(
@@ -62,7 +63,8 @@ pub(super) async fn connect(
     let mut answer = Vec::new();
     loop {
         let mut piece = [0; 1024];
-        let count = io.read(&mut piece).await.map_err(broken)?;
+        let most = if speaks { 1 } else { piece.len() };
+        let count = io.read(&mut piece[..most]).await.map_err(broken)?;
         if count == 0 {
             return Err(TunnelError::Broken("it closed the connection without an answer to CONNECT".into()));
         }
@@ -80,7 +82,7 @@ fn verdict(answer: &[u8], logged_in: bool) -> Option<Result<(), TunnelError>> {
     match response.parse(answer) {
         Ok(httparse::Status::Partial) if answer.len() < MAX_HEAD => None,
         Ok(httparse::Status::Complete(end)) => Some(match response.code.unwrap_or(0) {
-            // The server cannot have spoken yet: TLS begins with the client.
+            // A server that may begin is not read from here, and TLS begins with the client.
             200..=299 if end == answer.len() => Ok(()),
             200..=299 => Err(TunnelError::Broken("it sent more than an answer to CONNECT".into())),
             status => {

@@ -1,6 +1,6 @@
 //! Mercurial, Subversion, Bazaar and Fossil, through a go command of this machine, as it makes modules of them itself.
 //!
-//! It runs with a home, a module cache and settings of its own, straight (`GOPROXY=direct`), two at a time. What it unpacked goes once it
+//! It runs with a [`home`](super::home), a module cache and settings of its own, straight (`GOPROXY=direct`), two at a time. What it unpacked goes once it
 //! has been handed on; its copies of repositories stay, so that the next version costs the difference.
 
 use std::io::Read;
@@ -11,10 +11,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio::sync::{Semaphore, mpsc};
+use url::Url;
 
 use super::error::VcsError;
 use super::remote::Access;
-use super::{Settings, Zip};
+use super::{Settings, Zip, home};
+use crate::base::Secret;
 use crate::egress::{Body, EgressError};
 use crate::module::list::VersionList;
 use crate::module::zip::{MAX_GO_MOD, MAX_ZIP};
@@ -32,7 +34,7 @@ const PIECE: usize = 128 << 10;
 pub(super) struct GoCommand {
     folder: PathBuf,
     environment: Vec<(String, String)>,
-    netrc: Option<crate::base::Secret>,
+    files: Vec<(&'static str, Secret)>,
     limit: Duration,
     turns: Semaphore,
 }
@@ -43,6 +45,7 @@ pub struct Foreign {
     go: Arc<GoCommand>,
     path: ModulePath,
     system: &'static str,
+    url: Url,
 }
 
 /// What the go command prints of a module.
@@ -77,56 +80,36 @@ impl GoCommand {
             ("GOCACHE", in_folder("build")),
             ("HOME", in_folder("home")),
             ("HGPLAIN", "1".into()),
+            ("SVN_SSH", home::SSH.into()),
             ("LC_ALL", "C".into()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
         let proxies = [("HTTPS_PROXY", &access.proxy.https), ("HTTP_PROXY", &access.proxy.http)];
-        let from_environment = access.proxy.spare_loopback;
         let told = proxies
             .into_iter()
             .filter_map(|(name, proxy)| Some((name.to_owned(), proxy.as_ref()?.url_with_login().expose().to_owned())));
         environment.extend(told);
-        environment.extend(
-            std::env::var("NO_PROXY")
-                .or_else(|_| std::env::var("no_proxy"))
-                .ok()
-                .filter(|_| from_environment)
-                .map(|v| ("NO_PROXY".into(), v)),
-        );
+        environment.push(("NO_PROXY".into(), access.proxy.exempt.to_string()));
         environment
             .extend(access.tls.authorities.as_ref().map(|file| ("SSL_CERT_FILE".into(), file.to_string_lossy().into_owned())));
-        let logins = settings.hosts.iter().filter_map(|host| {
-            let (user, password) = host.login.as_ref()?;
-            Some(format!("machine {} login {user} password {}\n", host.host, password.expose()))
-        });
-        let text: String = logins.chain(settings.netrc.as_ref().map(|netrc| netrc.expose().to_owned())).collect();
-        let netrc = (!text.is_empty()).then(|| crate::base::Secret::new(text));
-        Self { folder, environment, netrc, limit: access.limits.total, turns: Semaphore::new(AT_ONCE) }
+        let files = home::files(settings, access);
+        Self { folder, environment, files, limit: access.limits.total, turns: Semaphore::new(AT_ONCE) }
     }
 
     async fn run(&self, arguments: &[&str]) -> Result<Printed, VcsError> {
         let _turn = self.turns.acquire().await;
         let home = self.folder.join("home");
         let unusable = |e: std::io::Error| VcsError::broken(format!("the folder of the go command cannot be used: {e}"));
-        std::fs::create_dir_all(&home).map_err(unusable)?;
-        let mut run = Run::new("go").args(arguments).envs(self.environment.iter().map(|(n, v)| (n, v))).folder(&home);
-        if let Some(netrc) = &self.netrc {
-            let file = home.join(".netrc");
-            super::remote::write_private(&file, netrc.expose().as_bytes()).map_err(unusable)?;
-            run = run.env("NETRC", file);
-        }
-        let (printed, complaint) = match run.limits(self.limit, MAX_OUTPUT).output_and_complaint().await {
+        home::write(&self.files, &home).map_err(unusable)?;
+        let (printed, complaint) = match self.program("go", arguments).output_and_complaint().await {
             Ok(ended) => ended,
             Err(ProcessError::Start { missing: true, .. }) => {
                 return Err(VcsError::broken(
                     "the go command is not installed where modgate runs, and repositories other than git need it",
                 ));
             }
-            Err(e @ ProcessError::Timeout { .. }) => {
-                return Err(VcsError::Broken { why: e.to_string(), hangs: true, may_pass: false });
-            }
-            Err(e) => return Err(VcsError::broken(e.to_string())),
+            Err(e) => return Err(self.failed(&e)),
         };
         let read: Printed = serde_json::from_slice(&printed).unwrap_or_default();
         match &read.error {
@@ -137,7 +120,31 @@ impl GoCommand {
         }
     }
 
-    /// What the go command's words mean.
+    /// A program with the same surroundings.
+    fn program(&self, name: &str, arguments: &[&str]) -> Run {
+        let run = Run::new(name).args(arguments).envs(self.environment.iter().map(|(n, v)| (n, v)));
+        run.folder(&self.folder.join("home")).limits(self.limit, MAX_OUTPUT)
+    }
+
+    fn failed(&self, e: &ProcessError) -> VcsError {
+        match e {
+            ProcessError::Start { missing: true, program, .. } => not_installed(program),
+            ProcessError::Timeout { .. } => VcsError::Broken { why: e.to_string(), hangs: true, may_pass: false },
+            ProcessError::Failed { .. } => self.classified(&e.to_string()),
+            e => VcsError::broken(e.to_string()),
+        }
+    }
+
+    /// Whatever keeps Subversion from its server is an unknown revision to the go command. Asked itself, it says what it was.
+    async fn perhaps_unreachable(&self, url: &Url, e: VcsError) -> VcsError {
+        if !matches!(&e, VcsError::NotFound(why) if why.contains("unknown revision")) {
+            return e;
+        }
+        let asked = self.program("svn", &["info", "--non-interactive", "--", url.as_str()]).output().await;
+        asked.err().map_or(e, |e| self.failed(&e))
+    }
+
+    /// What the go command's words mean, or those of a program that it runs.
     fn classified(&self, words: &str) -> VcsError {
         let folder = self.folder.to_string_lossy();
         let line = words.replace(&*folder, "…").split('\n').map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
@@ -145,35 +152,68 @@ impl GoCommand {
         let says = |words: &[&str]| words.iter().any(|w| line.contains(w));
         if let Some(at) = line.find("executable file not found") {
             let program = line[..at].rsplit('"').nth(1).unwrap_or("a program").to_owned();
-            return VcsError::broken(format!(
-                "the program {program} is not installed where modgate runs, and this repository needs it"
-            ));
+            return not_installed(&program);
         }
-        if says(&["401", "403", "authorization failed", "Authentication", "Permission denied"]) {
-            return VcsError::Denied(line);
-        }
-        if says(&[
-            "unknown revision",
-            "invalid version",
-            "no matching versions",
-            "not found",
-            "404",
-            "missing go.mod",
-            "does not exist",
-            "E170000",
-            "unrecognized import path",
-            "invalid pseudo-version",
-        ]) {
-            return VcsError::NotFound(line);
-        }
+        // Whatever fails is an invalid version to the go command, a server that cannot be reached too.
         let hangs = says(&["timeout", "timed out"]);
-        VcsError::Broken { why: line, hangs, may_pass: false }
+        if says(&MISSING) {
+            VcsError::NotFound(line)
+        } else if hangs || says(&FAILING) {
+            VcsError::Broken { why: line, hangs, may_pass: false }
+        } else if says(&DENIED) {
+            VcsError::Denied(line)
+        } else if !line.contains("exit status") && says(&UNKNOWN) {
+            VcsError::NotFound(line)
+        } else {
+            VcsError::broken(line)
+        }
     }
 }
 
+fn not_installed(program: &str) -> VcsError {
+    VcsError::broken(format!("the program {program} is not installed where modgate runs, and this repository needs it"))
+}
+
+/// What says that a server cannot be reached or trusted.
+const FAILING: [&str; 9] = [
+    "onnection refused",
+    "onnection reset",
+    "no such host",
+    "could not resolve",
+    "Name or service not known",
+    "nable to connect",
+    "ertificate",
+    "x509: ",
+    "no secure protocol found",
+];
+const DENIED: [&str; 9] = [
+    "401 Unauthorized",
+    "403 Forbidden",
+    "HTTP Error 401",
+    "HTTP Error 403",
+    "uthorization failed",
+    "uthentication failed",
+    "http authorization required",
+    "Permission denied",
+    "Host key verification failed",
+];
+/// What says, of a program that failed, that there is no such thing.
+const MISSING: [&str; 5] = ["404 Not Found", "HTTP Error 404", "E170000", "E210005", "E160013"];
+/// What the go command itself says of that.
+const UNKNOWN: [&str; 8] = [
+    "unknown revision",
+    "invalid version",
+    "no matching versions",
+    "not found",
+    "missing go.mod",
+    "does not exist",
+    "unrecognized import path",
+    "invalid pseudo-version",
+];
+
 impl Foreign {
-    pub(super) fn new(go: Arc<GoCommand>, path: ModulePath, system: &'static str) -> Self {
-        Self { go, path, system }
+    pub(super) fn new(go: Arc<GoCommand>, path: ModulePath, system: &'static str, url: Url) -> Self {
+        Self { go, path, system, url }
     }
 
     /// The system that the repository is of: `hg`, `svn`, `bzr` or `fossil`.
@@ -181,9 +221,16 @@ impl Foreign {
         self.system
     }
 
+    async fn run(&self, arguments: &[&str]) -> Result<Printed, VcsError> {
+        match self.go.run(arguments).await {
+            Err(e) if self.system == "svn" => Err(self.go.perhaps_unreachable(&self.url, e).await),
+            printed => printed,
+        }
+    }
+
     /// The versions that its tags name.
     pub async fn list(&self) -> Result<VersionList, VcsError> {
-        let printed = self.go.run(&["list", "-m", "-e", "-versions", "-json", &format!("{}@latest", self.path)]).await?;
+        let printed = self.run(&["list", "-m", "-e", "-versions", "-json", &format!("{}@latest", self.path)]).await?;
         Ok(VersionList::from_versions(printed.versions.iter().filter_map(|text| Version::parse(text).ok())))
     }
 
@@ -198,7 +245,7 @@ impl Foreign {
     }
 
     async fn stat(&self, query: &str) -> Result<Info, VcsError> {
-        let printed = self.go.run(&["list", "-m", "-e", "-json", &format!("{}@{query}", self.path)]).await?;
+        let printed = self.run(&["list", "-m", "-e", "-json", &format!("{}@{query}", self.path)]).await?;
         let mut json = serde_json::Map::new();
         json.insert("Version".into(), printed.version.clone().into());
         json.extend(printed.time.map(|time| ("Time".to_owned(), time.into())));
@@ -240,7 +287,7 @@ impl Foreign {
 
     /// Has the go command make a version; its zip, opened, its go.mod, and the zip's length.
     async fn download(&self, version: &ModuleVersion) -> Result<(std::fs::File, Bytes, u64), VcsError> {
-        let printed = self.go.run(&["mod", "download", "-json", &version.to_string()]).await?;
+        let printed = self.run(&["mod", "download", "-json", &version.to_string()]).await?;
         if printed.version != version.version.as_str() {
             return Err(VcsError::not_found(format!("{version}: resolves to version {}", printed.version)));
         }

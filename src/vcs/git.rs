@@ -17,6 +17,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use super::error::VcsError;
 use super::remote::{Access, Pinned, RepoUrl, pin};
+use super::words::classified;
 use crate::egress::{EgressHandle, Reach};
 use crate::module::zip::MAX_GO_MOD;
 use crate::process::{ProcessError, Run};
@@ -254,7 +255,7 @@ impl Repository {
         let pinned =
             if guarded { pin(url, &git.reach, &git.access.proxy, git.access.limits.connect).await? } else { Pinned::new() };
         let run = self.command(arguments).envs(git.access.remote(url, &pinned, guarded)?);
-        run.limits(limit, MAX_TEXT).output().await.map_err(|e| classified(&e, &self.url, &self.folder))
+        run.limits(limit, MAX_TEXT).output().await.map_err(|e| self.classified(&e))
     }
 
     /// Where a guarded server's answer was a redirect, which git does not follow then: where that leads, by requests that look at each
@@ -403,7 +404,10 @@ impl Repository {
     }
 
     pub(super) fn classified(&self, e: &ProcessError) -> VcsError {
-        classified(e, &self.url, &self.git.mirrors)
+        let home = std::env::var_os("HOME").map(|home| (PathBuf::from(home), "~"));
+        let own = [(self.folder.clone(), "the mirror"), (self.git.mirrors.clone(), "…")];
+        let files = self.git.access.files(&self.url).into_iter().chain(own).chain(home);
+        classified(e, &self.url, &files.collect::<Vec<_>>())
     }
 }
 
@@ -598,74 +602,6 @@ fn committed(commit: &[u8]) -> Option<Timestamp> {
     Timestamp::from_second(seconds.parse().ok()?).ok()
 }
 
-/// What git's end means. Its words are in English, by `LC_ALL`.
-fn classified(e: &ProcessError, url: &RepoUrl, folder: &Path) -> VcsError {
-    let complaint = match e {
-        ProcessError::Failed { complaint, .. } => complaint,
-        ProcessError::Start { missing: true, .. } => {
-            return VcsError::broken("the program git is not installed where modgate runs");
-        }
-        ProcessError::Timeout { .. } => {
-            return VcsError::Broken { why: format!("{}: {e}", url.authority()), hangs: true, may_pass: false };
-        }
-        ProcessError::Start { .. } | ProcessError::TooMuch { .. } => return VcsError::broken(e.to_string()),
-    };
-    let lower = complaint.to_lowercase();
-    let says = |words: &[&str]| words.iter().any(|w| lower.contains(w));
-    let why = format!("git, {}: {}", url.authority(), shown(complaint, folder));
-    if says(&MISSING) {
-        VcsError::NotFound(why)
-    } else if says(&DENIED) {
-        VcsError::Denied(why)
-    } else {
-        let hangs = says(&["timed out", "operation too slow", "timeout"]);
-        VcsError::Broken { why, hangs, may_pass: !hangs && says(&PASSING) }
-    }
-}
-
-const MISSING: [&str; 7] = [
-    "repository not found",
-    "does not appear to be a git repository",
-    "/' not found",
-    "could not be found",
-    "access denied or repository not exported",
-    "does not exist or you do not have",
-    "no such repository",
-];
-const DENIED: [&str; 9] = [
-    "authentication failed",
-    "could not read username",
-    "could not read password",
-    "terminal prompts disabled",
-    "permission denied",
-    "returned error: 401",
-    "returned error: 403",
-    "access denied",
-    "invalid credentials",
-];
-const PASSING: [&str; 10] = [
-    "could not resolve host",
-    "temporary failure in name resolution",
-    "connection refused",
-    "connection reset",
-    "couldn't connect",
-    "failed to connect",
-    "early eof",
-    "hung up unexpectedly",
-    "returned error: 5",
-    "unexpected disconnect",
-];
-
-/// The end of what a program complained of, as one line without paths of this machine.
-fn shown(complaint: &str, folder: &Path) -> String {
-    let folder = folder.to_string_lossy();
-    let lines: Vec<&str> = complaint.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
-    let last = lines[lines.len().saturating_sub(4)..].join("; ");
-    let clean: String = last.replace(&*folder, "the mirror").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let from = clean.char_indices().rev().nth(500).map_or(0, |(at, _)| at);
-    clean[from..].to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -700,7 +636,7 @@ mod tests {
         #[test]
         fn nothing_that_git_could_say_breaks_it(text in "([0-9a-f]{40}|[ \t\n]|refs/tags/|commit|blob|committer|[0-9]{1,20}|\\PC)*") {
             let mut rest = Bytes::from(text.clone());
-            let _ = (Refs::parse(&text), committed(text.as_bytes()), blob(&mut rest, "blob"), shown(&text, Path::new("/x")));
+            let _ = (Refs::parse(&text), committed(text.as_bytes()), blob(&mut rest, "blob"));
         }
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! [`resolve`] finds a module's repository: by configured [`rules`], by its path ([`hosts`]), or by the page at its address ([`meta`]),
 //! whose words lead nowhere that [`crate::egress::Reach`] does not allow. [`git`] asks the server for its refs and keeps a bare mirror;
-//! [`remote`] is what the git program is told for that. [`revision`] turns what is asked into a commit and a version, [`place`]
-//! finds the module in the commit, [`tree`] makes its zip, [`origin`] says where it came from. Systems other than git go through a local
-//! go command ([`foreign`]).
+//! [`remote`] is what the git program is told for that, [`words`] what it says where it fails. [`revision`] turns what is asked into a
+//! commit and a version, [`place`] finds the module in the commit, [`tree`] makes its zip, [`origin`] says where it came from. Systems
+//! other than git go through a local go command ([`foreign`]) with a [`home`] of its own.
 //!
 //! The measure is the go command itself: the same versions, times, go.mod files and sums, or the same refusal.
 
 mod error;
 mod foreign;
 mod git;
+mod home;
 mod hosts;
 pub mod meta;
 pub mod mirrors;
@@ -21,6 +22,7 @@ pub mod resolve;
 mod revision;
 pub mod rules;
 mod tree;
+mod words;
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};

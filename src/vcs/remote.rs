@@ -221,16 +221,14 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
-/// Writes a file that nobody else can read.
+/// Writes a file that nobody else can read. Whoever reads it meanwhile finds the whole of it, old or new.
+#[expect(clippy::disallowed_methods, reason = "it says what this process was told, and is written anew after a crash")]
 pub(super) fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    // One that is there may be open to others, or be a link.
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)
+    let new = path.with_extension(format!("{:016x}", fastrand::u64(..)));
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let written = file.write_all(bytes).and_then(|()| std::fs::rename(&new, path));
+    written.inspect_err(|_| drop(std::fs::remove_file(&new)))
 }
 
 /// Everything that git is told.
@@ -273,6 +271,13 @@ impl Access {
         of(Some(port)).or_else(|| of(None))
     }
 
+    /// The files that ssh is shown for a server, by the names that the configuration has for them.
+    pub(super) fn files(&self, url: &RepoUrl) -> Vec<(PathBuf, &'static str)> {
+        let Some(host) = self.host(url.host(), url.port()) else { return Vec::new() };
+        let named = [(&host.ssh_key, "ssh_key_file"), (&host.known_hosts, "known_hosts_file")];
+        named.into_iter().filter_map(|(file, name)| Some((file.clone()?, name))).collect()
+    }
+
     /// User and password for a server of http or https.
     pub(super) fn login(&self, url: &RepoUrl) -> Option<(String, Secret)> {
         if let Some(login) = self.host(url.host(), url.port()).and_then(|h| h.login.clone()) {
@@ -292,7 +297,8 @@ impl Access {
         let mut config: Vec<(String, String)> = vec![
             ("protocol.version".into(), "2".into()),
             ("http.lowSpeedLimit".into(), "1".into()),
-            ("http.lowSpeedTime".into(), seconds(self.limits.idle)),
+            // The wait for the first byte counts as well.
+            ("http.lowSpeedTime".into(), seconds(self.limits.idle.max(self.limits.first_byte))),
             // A redirect of a server that others named could lead inside; it is looked at before git goes there.
             ("http.followRedirects".into(), if guarded { "false" } else { "initial" }.into()),
         ];
@@ -452,11 +458,8 @@ pub(super) async fn pin(url: &RepoUrl, reach: &Reach, proxy: &ProxyRule, limit: 
         Scheme::Ssh => proxy.for_ssh(url.host(), url.port()),
         Scheme::Git | Scheme::File => None,
     };
-    match (by_proxy, url.host().parse::<IpAddr>()) {
-        (Some(_), Ok(address)) => reach.check(url.host(), url.port(), address).map(|()| Vec::new()).map_err(Into::into),
-        (Some(_), Err(_)) => Ok(Vec::new()),
-        (None, _) => Ok(reach.look_up(url.host(), url.port(), limit).await?.iter().map(std::net::SocketAddr::ip).collect()),
-    }
+    let found = reach.admit(url.host(), url.port(), by_proxy.is_some(), limit).await?;
+    Ok(found.iter().map(std::net::SocketAddr::ip).collect())
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::revision::Module;
 use super::rules::{Match, Matched, Template};
 use super::{Fetcher, Source};
 use crate::egress::EgressError;
+use crate::egress::proxy::bare;
 use crate::module::ModulePath;
 
 /// One configured rule.
@@ -78,7 +79,7 @@ impl Fetcher {
         }
         match by_path(path.as_str()).map_err(VcsError::not_found)? {
             ByPath::Known(root) => self.module(path, &root, &format!("https://{root}"), "", false).map(Source::Git),
-            ByPath::Other(system) => Ok(Source::Foreign(Foreign::new(Arc::clone(&self.foreign), path.clone(), system))),
+            ByPath::Other(system) => self.foreign(path, system, &format!("https://{path}")).await,
             ByPath::Suffix(root) => {
                 let url = remembered(&self.schemes, &root, self.by_schemes(path, &root)).await?;
                 self.module(path, &root, &url, "", true).map(Source::Git)
@@ -178,10 +179,23 @@ impl Fetcher {
                 )));
             }
         }
-        self.by_entry(path, entry)
+        self.by_entry(path, entry).await
     }
 
-    fn by_entry(&self, path: &ModulePath, entry: &Entry) -> Result<Source, VcsError> {
+    /// A module of another system than git, whose repository's server may be reached.
+    async fn foreign(&self, path: &ModulePath, system: &'static str, url: &str) -> Result<Source, VcsError> {
+        let url = Url::parse(url).ok().filter(Url::has_host);
+        let url =
+            url.ok_or_else(|| VcsError::not_found(format!("unrecognized import path \"{path}\": its repository has no URL")))?;
+        let access = &self.git.access;
+        let (host, port) = (bare(url.host_str().unwrap_or_default()), url.port_or_known_default().unwrap_or(0));
+        // These programs know proxies for http alone, and none for this machine.
+        let proxied = matches!(url.scheme(), "http" | "https") && host != "localhost" && access.proxy.for_url(&url).is_some();
+        self.git.reach.admit(host, port, proxied, access.limits.connect).await?;
+        Ok(Source::Foreign(Foreign::new(Arc::clone(&self.foreign), path.clone(), system, url)))
+    }
+
+    async fn by_entry(&self, path: &ModulePath, entry: &Entry) -> Result<Source, VcsError> {
         let unknown = |why: String| VcsError::not_found(format!("unrecognized import path \"{path}\": {why}"));
         let subdir = &entry.subdirectory;
         if subdir.starts_with(['/', '-'])
@@ -204,7 +218,7 @@ impl Fetcher {
                 }
             }
             other => match OTHERS.into_iter().find(|o| *o == other) {
-                Some(system) => Ok(Source::Foreign(Foreign::new(Arc::clone(&self.foreign), path.clone(), system))),
+                Some(system) => self.foreign(path, system, &entry.url).await,
                 None => Err(unknown(format!("unknown version control system {other:?}"))),
             },
         }

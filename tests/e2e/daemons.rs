@@ -149,10 +149,15 @@ fn squid_in(dir: TempDir, ip: &str, rules: &str) -> Daemon {
 
 /// A squid that wants [`USER`] and [`PASSWORD`].
 pub(crate) fn squid_with_login(ip: &str) -> Daemon {
+    squid_with_password(ip, PASSWORD)
+}
+
+/// A squid that wants [`USER`] and this password.
+pub(crate) fn squid_with_password(ip: &str, password: &str) -> Daemon {
     let helper = ["/usr/lib/squid", "/usr/lib64/squid", "/usr/libexec/squid"].map(|dir| Path::new(dir).join("basic_ncsa_auth"));
     let helper = helper.iter().find(|file| file.is_file()).expect("squid's basic_ncsa_auth is not installed");
     let dir = open_folder();
-    fs::write(dir.path().join("users"), format!("{USER}:{}\n", hash("-apr1", PASSWORD))).unwrap();
+    fs::write(dir.path().join("users"), format!("{USER}:{}\n", hash("-apr1", password))).unwrap();
     let rules = format!(
         "auth_param basic program {} {{dir}}/users\nauth_param basic realm test\nauth_param basic children 1 startup=1\n\
          acl known proxy_auth REQUIRED\nhttp_access allow known\nhttp_access deny all",

@@ -10,14 +10,20 @@
 //! After a run, `target/tmp/vcs-*.txt` has every row with what both sides said. With `VCS_AGAINST_ITSELF` in the environment,
 //! the go command is compared with itself.
 
+mod daemon;
 mod faults;
+mod foreign;
 mod gomods;
 mod gotree;
 mod lists;
+mod logins;
 mod revisions;
 mod roots;
 mod rows;
 mod script;
+mod servers;
 mod sides;
+mod ssh;
+mod sshproxies;
 mod whole;
 mod zips;

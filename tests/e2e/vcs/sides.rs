@@ -198,7 +198,7 @@ impl Listing {
 }
 
 /// JSON values, one after the other.
-fn values(printed: &str) -> Vec<Value> {
+pub(crate) fn values(printed: &str) -> Vec<Value> {
     serde_json::Deserializer::from_str(printed).into_iter().map(Result::unwrap).collect()
 }
 

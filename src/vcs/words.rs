@@ -1,0 +1,113 @@
+//! What git's complaints mean, and how they are shown.
+
+use std::path::PathBuf;
+
+use super::error::VcsError;
+use super::remote::RepoUrl;
+use crate::process::ProcessError;
+
+/// What git's end means. Its words are in English, by `LC_ALL`. `files` are shown by other names.
+pub(super) fn classified(e: &ProcessError, url: &RepoUrl, files: &[(PathBuf, &str)]) -> VcsError {
+    let complaint = match e {
+        ProcessError::Failed { complaint, .. } => complaint,
+        ProcessError::Start { missing: true, .. } => {
+            return VcsError::broken("the program git is not installed where modgate runs");
+        }
+        ProcessError::Timeout { .. } => {
+            return VcsError::Broken { why: format!("{}: {e}", url.authority()), hangs: true, may_pass: false };
+        }
+        ProcessError::Start { .. } | ProcessError::TooMuch { .. } => return VcsError::broken(e.to_string()),
+    };
+    let lower = complaint.to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|w| lower.contains(w));
+    let why = format!("git, {}: {}", url.authority(), shown(complaint, files));
+    if says(&MISSING) {
+        VcsError::NotFound(why)
+    } else if says(&DENIED) {
+        VcsError::Denied(why)
+    } else {
+        let hangs = says(&["timed out", "operation too slow", "timeout"]);
+        VcsError::Broken { why, hangs, may_pass: !hangs && says(&PASSING) }
+    }
+}
+
+const MISSING: [&str; 7] = [
+    "repository not found",
+    "does not appear to be a git repository",
+    "/' not found",
+    "could not be found",
+    "access denied or repository not exported",
+    "does not exist or you do not have",
+    "no such repository",
+];
+const DENIED: [&str; 9] = [
+    "authentication failed",
+    "could not read username",
+    "could not read password",
+    "terminal prompts disabled",
+    "permission denied",
+    "returned error: 401",
+    "returned error: 403",
+    "access denied",
+    "invalid credentials",
+];
+const PASSING: [&str; 10] = [
+    "could not resolve host",
+    "temporary failure in name resolution",
+    "connection refused",
+    "connection reset",
+    "couldn't connect",
+    "failed to connect",
+    "early eof",
+    "hung up unexpectedly",
+    "returned error: 5",
+    "unexpected disconnect",
+];
+
+/// What git and ssh add to every failure, or advise whoever sits before them.
+const IDLE_WORDS: [&str; 5] = [
+    "fatal: Could not read from remote repository",
+    "Please make sure you have the correct access rights",
+    "and the repository exists.",
+    "remove with:",
+    "ssh-keygen -f",
+];
+
+/// The end of what a program complained of, as one line in which these files have other names.
+fn shown(complaint: &str, files: &[(PathBuf, &str)]) -> String {
+    let lines: Vec<&str> = complaint.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    let idle = |line: &&str| IDLE_WORDS.iter().any(|words| line.starts_with(words));
+    let telling: Vec<&str> = lines.iter().copied().filter(|line| !idle(line)).collect();
+    let lines = if telling.is_empty() { lines } else { telling };
+    let last = lines[lines.len().saturating_sub(4)..].join("; ");
+    let named = files.iter().filter(|(path, _)| path.components().count() > 1);
+    let last = named.fold(last, |text, (path, name)| text.replace(&*path.to_string_lossy(), name));
+    let clean: String = last.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let from = clean.char_indices().rev().nth(500).map_or(0, |(at, _)| at);
+    clean[from..].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_tells_nothing_is_left_out_and_files_have_other_names() {
+        let boilerplate = "fatal: Could not read from remote repository.\n\nPlease make sure you have the correct access rights\nand the repository exists.";
+        let files = [("/etc/keys/a".into(), "ssh_key_file"), ("/".into(), "~")];
+        let said = shown(
+            &format!("Load key \"/etc/keys/a\": bad permissions\ngit@h: Permission denied (publickey).\n{boilerplate}"),
+            &files,
+        );
+        assert_eq!(said, "Load key \"ssh_key_file\": bad permissions; git@h: Permission denied (publickey).");
+        assert!(shown(boilerplate, &files).contains("Could not read"));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_git_could_say_breaks_it(text in "(\\PC|[\n/x]){0,600}") {
+            let _ = shown(&text, &[("/x".into(), "x")]);
+        }
+    }
+}
