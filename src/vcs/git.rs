@@ -498,23 +498,31 @@ impl Repository {
     }
 
     async fn fetch(&self, options: &[&str], refspecs: &[&str]) -> Result<(), VcsError> {
-        let fetching = self.folder.join(FETCHING);
-        if fetching.exists() {
-            sweep(&self.folder, 0);
-        }
-        let marked = std::fs::write(&fetching, "");
-        marked.map_err(|e| VcsError::broken(format!("the mirror of the repository cannot be written: {e}")))?;
+        self.begin_writing()?;
         let arguments = |url: String| {
             let fixed = ["fetch", "-f", "-q", "--no-tags", "--no-write-fetch-head"];
             let all = fixed.iter().chain(options).chain(&["--end-of-options"]).map(|a| (*a).to_owned());
             all.chain([url]).chain(refspecs.iter().map(|r| (*r).to_owned())).collect()
         };
         let done = self.network(self.git.access.limits.total, arguments).await;
-        // One that was killed leaves its locks behind, and the mark by which the next knows.
-        if !matches!(done, Err(VcsError::Broken { hangs: true, .. })) {
-            let _ = std::fs::remove_file(&fetching);
-        }
+        self.end_writing(!matches!(done, Err(VcsError::Broken { hangs: true, .. })));
         done.map(|_| ())
+    }
+
+    /// Marks the mirror as being written to, and takes away what a writer that was killed left behind.
+    fn begin_writing(&self) -> Result<(), VcsError> {
+        let mark = self.folder.join(WRITING);
+        if mark.exists() {
+            sweep(&self.folder, 0);
+        }
+        std::fs::write(mark, "").map_err(|e| VcsError::broken(format!("the mirror of the repository cannot be written: {e}")))
+    }
+
+    /// A writer that was killed leaves its locks behind, and the mark by which the next knows.
+    fn end_writing(&self, by_itself: bool) {
+        if by_itself {
+            let _ = std::fs::remove_file(self.folder.join(WRITING));
+        }
     }
 
     /// Keeps other processes from writing into the mirror.
@@ -543,8 +551,15 @@ impl Repository {
         let this = Arc::clone(self);
         tokio::spawn(async move {
             let _mirror = this.mirror.lock().await;
-            if let Err(e) = this.local(&["gc", "-q"], Vec::new()).await {
-                tracing::warn!(repository = this.url.as_str(), error = %this.classified(&e), "a mirror could not be packed");
+            let packed = async {
+                let _lock = this.lock().await?;
+                this.begin_writing()?;
+                let done = this.local(&["gc", "-q"], Vec::new()).await;
+                this.end_writing(!matches!(done, Err(ProcessError::Timeout { .. })));
+                done.map_err(|e| this.classified(&e))
+            };
+            if let Err(e) = packed.await {
+                tracing::warn!(repository = this.url.as_str(), error = %e, "a mirror could not be packed");
             }
         });
     }
@@ -552,15 +567,15 @@ impl Repository {
 
 /// The file that says that a mirror has all history.
 const WHOLE: &str = "modgate-whole";
-/// The file that says that a fetch is under way, or was when its process died.
-const FETCHING: &str = "modgate-fetching";
+/// The file that says that a mirror is being written to, or was when the writer died.
+const WRITING: &str = "modgate-writing";
 /// How soon a lock that another process holds is tried again.
 const LOCK_AGAIN: Duration = Duration::from_millis(50);
 /// The largest file that is read of a commit.
 #[expect(clippy::cast_possible_truncation, reason = "16 MiB")]
 const MAX_FILE: usize = MAX_GO_MOD as usize;
 
-/// Takes away what a fetch that was killed left behind.
+/// Takes away what a writer that was killed left behind.
 fn sweep(folder: &Path, depth: usize) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let (name, path) = (entry.file_name(), entry.path());
