@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use super::error::VcsError;
 use super::remote::{Access, Pinned, RepoUrl, pin};
-use super::words::classified;
+use super::words::{classified, tells_damage};
 use crate::egress::{EgressHandle, Reach};
 use crate::module::zip::MAX_GO_MOD;
 use crate::process::{ProcessError, Run};
@@ -62,6 +63,8 @@ pub(super) struct Repository {
     folder: PathBuf,
     known: Mutex<Known>,
     mirror: Mutex<Mirror>,
+    /// Whether git found the mirror damaged; it is made anew then before it is used again.
+    damaged: AtomicBool,
 }
 
 /// What is known of the server.
@@ -146,7 +149,16 @@ impl Repository {
         let name = Sha256::digest(format!("git {}", url.as_str()));
         let name = u128::from_be_bytes(std::array::from_fn(|at| name[at]));
         let folder = git.mirrors.join(format!("{name:032x}"));
-        Self { git, url, guarded, moved: OnceLock::new(), folder, known: Mutex::default(), mirror: Mutex::default() }
+        Self {
+            git,
+            url,
+            guarded,
+            moved: OnceLock::new(),
+            folder,
+            known: Mutex::default(),
+            mirror: Mutex::default(),
+            damaged: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn url(&self) -> &RepoUrl {
@@ -303,10 +315,12 @@ impl Repository {
 
     /// Facts about a commit, which is fetched where the mirror does not have it. `name` is a ref that leads to it, where there is one.
     pub(super) async fn commit(self: &Arc<Self>, hash: &Hash, name: Option<&str>, paths: &[String]) -> Result<Commit, VcsError> {
-        if self.is_made()
-            && let Some(commit) = self.read(hash, paths).await?
-        {
-            return Ok(commit);
+        if self.is_made() {
+            match self.read(hash, paths).await {
+                Ok(Some(commit)) => return Ok(commit),
+                Err(e) if self.is_made() => return Err(e),
+                Ok(None) | Err(_) => {}
+            }
         }
         self.bring(hash, name).await?;
         let missing = || VcsError::not_found(format!("unknown revision {hash}: the server has no such commit"));
@@ -407,6 +421,9 @@ impl Repository {
         let home = std::env::var_os("HOME").map(|home| (PathBuf::from(home), "~"));
         let own = [(self.folder.clone(), "the mirror"), (self.git.mirrors.clone(), "…")];
         let files = self.git.access.files(&self.url).into_iter().chain(own).chain(home);
+        if tells_damage(e) && !self.damaged.swap(true, Ordering::Relaxed) {
+            tracing::warn!(repository = self.url.as_str(), error = %e, "the mirror is damaged and will be made anew");
+        }
         classified(e, &self.url, &files.collect::<Vec<_>>())
     }
 }
@@ -414,7 +431,7 @@ impl Repository {
 // The mirror.
 impl Repository {
     fn is_made(&self) -> bool {
-        self.folder.join("HEAD").exists()
+        self.folder.join("HEAD").exists() && !self.damaged.load(Ordering::Relaxed)
     }
 
     /// Whether all history is there, as far as the newest fetch saw it.
@@ -431,6 +448,10 @@ impl Repository {
         let config =
             format!("[core]\n\trepositoryformatversion = {version}\n\tbare = true\n\tlogallrefupdates = false\n{extension}");
         let write = || {
+            if self.damaged.load(Ordering::Relaxed) {
+                std::fs::remove_dir_all(&self.folder)?;
+                self.damaged.store(false, Ordering::Relaxed);
+            }
             for folder in ["objects/pack", "refs/heads", "info"] {
                 std::fs::create_dir_all(self.folder.join(folder))?;
             }
@@ -472,7 +493,7 @@ impl Repository {
     /// Fetches all branches and tags with their history, unless that has been done for what the server has.
     async fn bring_all(self: &Arc<Self>, refs: &Arc<Refs>) -> Result<(), VcsError> {
         let mut mirror = self.mirror.lock().await;
-        if mirror.complete.as_ref().is_some_and(|complete| complete == refs) {
+        if self.is_made() && mirror.complete.as_ref().is_some_and(|complete| complete == refs) {
             return Ok(());
         }
         let _lock = self.lock().await?;

@@ -170,3 +170,32 @@ fn a_fetch_that_was_cut_off_by_a_sudden_end_is_taken_up_again() {
     assert!(!mirror.join("shallow.lock").exists() && !mirror.join("objects/incoming-x").exists());
     git_ok(&mirror, &["rev-list", "--objects", "--all"]);
 }
+
+#[test]
+fn a_mirror_that_was_damaged_is_made_anew() {
+    let root = TempDir::new().unwrap();
+    let server = server(root.path());
+    let text = config(&server, "");
+    for damage in ["objects", "HEAD", "config", "packed-refs"] {
+        let gate = Gate::start(&text);
+        assert_eq!(gate.get("/git.example/many/@v/v1.0.1.zip").status, 200);
+        assert_eq!(gate.get("/git.example/many/@v/main.info").status, 200);
+        let dir = gate.into_dir();
+        let mirrors = dir.path().join("cache/.vcs/git");
+        let mirror = fs::read_dir(&mirrors).unwrap().flatten().map(|e| e.path()).find(|path| path.join("HEAD").exists()).unwrap();
+        for file in crate::helpers::files_below(&mirror) {
+            if file.starts_with(damage) {
+                let file = mirror.join(file);
+                fs::remove_file(&file).unwrap();
+                fs::write(file, "").unwrap();
+            }
+        }
+        let gate = Gate::start_in(dir, &text);
+        // A zip that finds the damage while it is made may fail, and the next is whole.
+        gate.get("/git.example/many/@v/v1.0.2.zip");
+        for path in ["v1.0.1.mod", "v1.0.2.zip", "v1.0.3.info", "main.info", "v1.0.4.zip"] {
+            let answer = gate.get(&format!("/git.example/many/@v/{path}"));
+            assert!(answer.status == 200 && answer.whole, "{damage}, {path}: {} {}", answer.status, answer.text());
+        }
+    }
+}
