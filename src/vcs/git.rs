@@ -43,8 +43,10 @@ pub(super) struct Git {
     pub(super) egress: EgressHandle,
     /// The folder of mirrors.
     pub(super) mirrors: PathBuf,
-    /// Programs at work at the same time, over the network or not.
+    /// Programs at work at the same time on mirrors.
     pub(super) slots: Arc<Semaphore>,
+    /// The same over the network, apart, so that servers which hang leave room for what is here already.
+    pub(super) network: Semaphore,
 }
 
 /// What a server has: `HEAD`, branches and tags by their full names, and the commits they lead to.
@@ -262,7 +264,7 @@ impl Repository {
     async fn network_once(&self, url: &RepoUrl, limit: Duration, arguments: Vec<String>) -> Result<Vec<u8>, VcsError> {
         let git = &self.git;
         let _turn = git.egress.turn().await?;
-        let _slot = git.slots.acquire().await;
+        let _slot = git.network.acquire().await;
         let guarded = self.guarded;
         let pinned =
             if guarded { pin(url, &git.reach, &git.access.proxy, git.access.limits.connect).await? } else { Pinned::new() };

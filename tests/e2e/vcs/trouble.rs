@@ -90,6 +90,27 @@ fn a_slow_repository_delays_nobody_else() {
 }
 
 #[test]
+fn servers_that_hang_leave_room_for_what_is_here_already() {
+    let root = TempDir::new().unwrap();
+    let server = server(root.path());
+    let gate = Gate::start(&config(&server, "max_programs = 2\nconnect = \"1s\"\nfirst_byte = \"2s\"\nidle = \"1s\"\n"));
+    assert_eq!(gate.get("/git.example/one/@v/v1.0.0.info").status, 200);
+    server.fail("two", Fault::Hang);
+    server.fail("three", Fault::Hang);
+    thread::scope(|scope| {
+        for name in ["two", "three"] {
+            let gate = &gate;
+            scope.spawn(move || gate.get(&format!("/git.example/{name}/@v/list")));
+        }
+        eventually("both hang", || server.count("two", "info/refs") + server.count("three", "info/refs") == 2);
+        let started = Instant::now();
+        let answer = gate.get("/git.example/one/@v/v1.0.0.zip");
+        let took = started.elapsed();
+        assert!(answer.status == 200 && took < Duration::from_millis(1000), "{} after {took:?}", answer.status);
+    });
+}
+
+#[test]
 fn a_client_that_goes_away_does_not_end_the_fetch() {
     let root = TempDir::new().unwrap();
     let server = server(root.path());
