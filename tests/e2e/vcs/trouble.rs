@@ -106,7 +106,7 @@ fn servers_that_hang_leave_room_for_what_is_here_already() {
         let started = Instant::now();
         let answer = gate.get("/git.example/one/@v/v1.0.0.zip");
         let took = started.elapsed();
-        assert!(answer.status == 200 && took < Duration::from_millis(1000), "{} after {took:?}", answer.status);
+        assert!(answer.status == 200 && took < Duration::from_secs(1), "{} after {took:?}", answer.status);
     });
 }
 
