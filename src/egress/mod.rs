@@ -9,7 +9,7 @@
 //! read strictly, see [`connect`]), a body with neither length nor encoding comes out empty (refused here), its redirects
 //! carry custom headers along (followed here instead), its timeout covers only the head (every wait is limited here).
 //!
-//! An upstream's way out is its [`Policy`]: which proxy ([`proxy`], [`tunnel`]), what TLS ([`tls`]), as whom ([`credentials`]),
+//! An upstream's way out is its [`Policy`]: which proxy ([`proxy`], [`tunnel`](mod@tunnel)), what TLS ([`tls`]), as whom ([`credentials`]),
 //! how much at once ([`throttle`]), how often again ([`retry`]), and how long each wait may be ([`Limits`]). A body that breaks
 //! off is continued by Range where that is safe ([`resume`]).
 //!

@@ -1,6 +1,6 @@
 //! Mercurial, Subversion, Bazaar and Fossil, through a go command of this machine, as it makes modules of them itself.
 //!
-//! It runs with a [`home`](super::home), a module cache and settings of its own, straight (`GOPROXY=direct`), two at a time. What it unpacked goes once it
+//! It runs with a [`home`], a module cache and settings of its own, straight (`GOPROXY=direct`), two at a time. What it unpacked goes once it
 //! has been handed on; its copies of repositories stay, so that the next version costs the difference.
 
 use std::io::Read;

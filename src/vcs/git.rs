@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use super::error::VcsError;
 use super::remote::{Access, Pinned, RepoUrl, pin};
-use super::words::classified;
+use super::words::{classified, tells_damage};
 use crate::egress::{EgressHandle, Reach};
 use crate::module::zip::MAX_GO_MOD;
 use crate::process::{ProcessError, Run};
@@ -42,8 +43,10 @@ pub(super) struct Git {
     pub(super) egress: EgressHandle,
     /// The folder of mirrors.
     pub(super) mirrors: PathBuf,
-    /// Programs at work at the same time, over the network or not.
+    /// Programs at work at the same time on mirrors.
     pub(super) slots: Arc<Semaphore>,
+    /// The same over the network, apart, so that servers which hang leave room for what is here already.
+    pub(super) network: Semaphore,
 }
 
 /// What a server has: `HEAD`, branches and tags by their full names, and the commits they lead to.
@@ -62,6 +65,8 @@ pub(super) struct Repository {
     folder: PathBuf,
     known: Mutex<Known>,
     mirror: Mutex<Mirror>,
+    /// Whether git found the mirror damaged; it is made anew then before it is used again.
+    damaged: AtomicBool,
 }
 
 /// What is known of the server.
@@ -146,7 +151,16 @@ impl Repository {
         let name = Sha256::digest(format!("git {}", url.as_str()));
         let name = u128::from_be_bytes(std::array::from_fn(|at| name[at]));
         let folder = git.mirrors.join(format!("{name:032x}"));
-        Self { git, url, guarded, moved: OnceLock::new(), folder, known: Mutex::default(), mirror: Mutex::default() }
+        Self {
+            git,
+            url,
+            guarded,
+            moved: OnceLock::new(),
+            folder,
+            known: Mutex::default(),
+            mirror: Mutex::default(),
+            damaged: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn url(&self) -> &RepoUrl {
@@ -250,7 +264,7 @@ impl Repository {
     async fn network_once(&self, url: &RepoUrl, limit: Duration, arguments: Vec<String>) -> Result<Vec<u8>, VcsError> {
         let git = &self.git;
         let _turn = git.egress.turn().await?;
-        let _slot = git.slots.acquire().await;
+        let _slot = git.network.acquire().await;
         let guarded = self.guarded;
         let pinned =
             if guarded { pin(url, &git.reach, &git.access.proxy, git.access.limits.connect).await? } else { Pinned::new() };
@@ -303,10 +317,12 @@ impl Repository {
 
     /// Facts about a commit, which is fetched where the mirror does not have it. `name` is a ref that leads to it, where there is one.
     pub(super) async fn commit(self: &Arc<Self>, hash: &Hash, name: Option<&str>, paths: &[String]) -> Result<Commit, VcsError> {
-        if self.is_made()
-            && let Some(commit) = self.read(hash, paths).await?
-        {
-            return Ok(commit);
+        if self.is_made() {
+            match self.read(hash, paths).await {
+                Ok(Some(commit)) => return Ok(commit),
+                Err(e) if self.is_made() => return Err(e),
+                Ok(None) | Err(_) => {}
+            }
         }
         self.bring(hash, name).await?;
         let missing = || VcsError::not_found(format!("unknown revision {hash}: the server has no such commit"));
@@ -407,6 +423,9 @@ impl Repository {
         let home = std::env::var_os("HOME").map(|home| (PathBuf::from(home), "~"));
         let own = [(self.folder.clone(), "the mirror"), (self.git.mirrors.clone(), "…")];
         let files = self.git.access.files(&self.url).into_iter().chain(own).chain(home);
+        if tells_damage(e) && !self.damaged.swap(true, Ordering::Relaxed) {
+            tracing::warn!(repository = self.url.as_str(), error = %e, "the mirror is damaged and will be made anew");
+        }
         classified(e, &self.url, &files.collect::<Vec<_>>())
     }
 }
@@ -414,7 +433,7 @@ impl Repository {
 // The mirror.
 impl Repository {
     fn is_made(&self) -> bool {
-        self.folder.join("HEAD").exists()
+        self.folder.join("HEAD").exists() && !self.damaged.load(Ordering::Relaxed)
     }
 
     /// Whether all history is there, as far as the newest fetch saw it.
@@ -431,6 +450,10 @@ impl Repository {
         let config =
             format!("[core]\n\trepositoryformatversion = {version}\n\tbare = true\n\tlogallrefupdates = false\n{extension}");
         let write = || {
+            if self.damaged.load(Ordering::Relaxed) {
+                std::fs::remove_dir_all(&self.folder)?;
+                self.damaged.store(false, Ordering::Relaxed);
+            }
             for folder in ["objects/pack", "refs/heads", "info"] {
                 std::fs::create_dir_all(self.folder.join(folder))?;
             }
@@ -498,23 +521,31 @@ impl Repository {
     }
 
     async fn fetch(&self, options: &[&str], refspecs: &[&str]) -> Result<(), VcsError> {
-        let fetching = self.folder.join(FETCHING);
-        if fetching.exists() {
-            sweep(&self.folder, 0);
-        }
-        let marked = std::fs::write(&fetching, "");
-        marked.map_err(|e| VcsError::broken(format!("the mirror of the repository cannot be written: {e}")))?;
+        self.begin_writing()?;
         let arguments = |url: String| {
             let fixed = ["fetch", "-f", "-q", "--no-tags", "--no-write-fetch-head"];
             let all = fixed.iter().chain(options).chain(&["--end-of-options"]).map(|a| (*a).to_owned());
             all.chain([url]).chain(refspecs.iter().map(|r| (*r).to_owned())).collect()
         };
         let done = self.network(self.git.access.limits.total, arguments).await;
-        // One that was killed leaves its locks behind, and the mark by which the next knows.
-        if !matches!(done, Err(VcsError::Broken { hangs: true, .. })) {
-            let _ = std::fs::remove_file(&fetching);
-        }
+        self.end_writing(!matches!(done, Err(VcsError::Broken { hangs: true, .. })));
         done.map(|_| ())
+    }
+
+    /// Marks the mirror as being written to, and takes away what a writer that was killed left behind.
+    fn begin_writing(&self) -> Result<(), VcsError> {
+        let mark = self.folder.join(WRITING);
+        if mark.exists() {
+            sweep(&self.folder, 0);
+        }
+        std::fs::write(mark, "").map_err(|e| VcsError::broken(format!("the mirror of the repository cannot be written: {e}")))
+    }
+
+    /// A writer that was killed leaves its locks behind, and the mark by which the next knows.
+    fn end_writing(&self, by_itself: bool) {
+        if by_itself {
+            let _ = std::fs::remove_file(self.folder.join(WRITING));
+        }
     }
 
     /// Keeps other processes from writing into the mirror.
@@ -543,8 +574,15 @@ impl Repository {
         let this = Arc::clone(self);
         tokio::spawn(async move {
             let _mirror = this.mirror.lock().await;
-            if let Err(e) = this.local(&["gc", "-q"], Vec::new()).await {
-                tracing::warn!(repository = this.url.as_str(), error = %this.classified(&e), "a mirror could not be packed");
+            let packed = async {
+                let _lock = this.lock().await?;
+                this.begin_writing()?;
+                let done = this.local(&["gc", "-q"], Vec::new()).await;
+                this.end_writing(!matches!(done, Err(ProcessError::Timeout { .. })));
+                done.map_err(|e| this.classified(&e))
+            };
+            if let Err(e) = packed.await {
+                tracing::warn!(repository = this.url.as_str(), error = %e, "a mirror could not be packed");
             }
         });
     }
@@ -552,15 +590,15 @@ impl Repository {
 
 /// The file that says that a mirror has all history.
 const WHOLE: &str = "modgate-whole";
-/// The file that says that a fetch is under way, or was when its process died.
-const FETCHING: &str = "modgate-fetching";
+/// The file that says that a mirror is being written to, or was when the writer died.
+const WRITING: &str = "modgate-writing";
 /// How soon a lock that another process holds is tried again.
 const LOCK_AGAIN: Duration = Duration::from_millis(50);
 /// The largest file that is read of a commit.
 #[expect(clippy::cast_possible_truncation, reason = "16 MiB")]
 const MAX_FILE: usize = MAX_GO_MOD as usize;
 
-/// Takes away what a fetch that was killed left behind.
+/// Takes away what a writer that was killed left behind.
 fn sweep(folder: &Path, depth: usize) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let (name, path) = (entry.file_name(), entry.path());

@@ -64,7 +64,7 @@ pub struct Settings {
     pub netrc: Option<Secret>,
     /// A git configuration that counts.
     pub git_config: Option<PathBuf>,
-    /// How many programs may work at the same time.
+    /// How many programs may work at the same time over the network, and as many on mirrors.
     pub programs: usize,
 }
 
@@ -125,6 +125,7 @@ impl Fetcher {
             egress: egress.clone(),
             mirrors: folder.to_owned(),
             slots: Arc::new(Semaphore::new(settings.programs.max(1))),
+            network: Semaphore::new(settings.programs.max(1)),
         };
         Ok(Self {
             settings,

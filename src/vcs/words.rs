@@ -31,6 +31,23 @@ pub(super) fn classified(e: &ProcessError, url: &RepoUrl, files: &[(PathBuf, &st
     }
 }
 
+/// Whether git complains of the mirror itself: files of it were lost or cut off, as by a power failure.
+pub(super) fn tells_damage(e: &ProcessError) -> bool {
+    let ProcessError::Failed { complaint, .. } = e else { return false };
+    let own = complaint.lines().filter(|line| line.starts_with("error: ") || line.starts_with("fatal: "));
+    own.into_iter().any(|line| DAMAGED.iter().any(|words| line.contains(words)))
+}
+
+const DAMAGED: [&str; 8] = [
+    "object file ",
+    "loose object ",
+    "packfile ",
+    "index file ",
+    "bad object ",
+    "bad tree object ",
+    "unable to read tree",
+    "fatal: not a git repository: ",
+];
 const MISSING: [&str; 7] = [
     "repository not found",
     "does not appear to be a git repository",

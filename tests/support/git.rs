@@ -9,6 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A git command in a clean environment: no configuration but the repository's own, nobody to ask, and one fixed date.
 pub fn git(dir: &Path) -> Command {
@@ -219,12 +220,16 @@ pub enum Fault {
     Status(u16),
     /// Accepts and never answers.
     Hang,
+    /// Says what it has, and takes so long over every pack.
+    Slow(Duration),
 }
 
 #[derive(Default)]
 struct State {
     asked: Vec<String>,
     faults: BTreeMap<String, Fault>,
+    /// How many packs of a repository are asked for: now, at most at the same time, and altogether.
+    fetches: BTreeMap<String, (usize, usize, usize)>,
     login: Option<(String, String)>,
 }
 
@@ -281,6 +286,11 @@ impl GitServer {
         self.asked().iter().filter(|asked| **asked == wanted).count()
     }
 
+    /// How many packs of a repository were asked for at most at the same time, and altogether.
+    pub fn fetches(&self, repository: &str) -> (usize, usize) {
+        self.state.lock().unwrap().fetches.get(repository).map_or((0, 0), |(_, most, all)| (*most, *all))
+    }
+
     /// Forgets what was asked.
     pub fn forget(&self) {
         self.state.lock().unwrap().asked.clear();
@@ -316,7 +326,23 @@ impl GitServer {
             Some(Fault::Hang) => {
                 let _ = reader.read(&mut [0; 1]);
             }
-            None => self.answer(&request, &format!("/{folder}{what}"), query, &mut out)?,
+            None | Some(Fault::Slow(_)) => {
+                let fetches = request.body.windows(13).any(|words| words == b"command=fetch");
+                let count = |change: &dyn Fn(&mut (usize, usize, usize))| {
+                    change(self.state.lock().unwrap().fetches.entry(plain.to_owned()).or_default());
+                };
+                if fetches {
+                    count(&|(now, most, all)| (*now, *most, *all) = (*now + 1, (*now + 1).max(*most), *all + 1));
+                    if let Some(Fault::Slow(time)) = fault {
+                        std::thread::sleep(time);
+                    }
+                }
+                let answered = self.answer(&request, &format!("/{folder}{what}"), query, &mut out);
+                if fetches {
+                    count(&|(now, ..)| *now -= 1);
+                }
+                answered?;
+            }
         }
         Some(())
     }

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use super::sides::values;
 use crate::daemons::Daemon;
 use crate::helpers::{go_prints, output_of, program};
+use crate::nginx::Nginx;
 use crate::support::free_port;
 use crate::support::gate::Gate;
 use crate::support::go::Go;
@@ -23,6 +24,7 @@ use crate::support::upstream::{Reply, Upstream};
 
 const HG: &str = "hg.example/team/m";
 const SVN: &str = "svn.example/team/s";
+const PASSWORD: &str = "Open; #Sesame: 7%2F";
 
 /// Servers of both kinds, with one repository each, and the pages that lead to them.
 struct Setting {
@@ -31,6 +33,7 @@ struct Setting {
     svn: Daemon,
     /// The proxy by which each host leads to the pages.
     proxy: FakeProxy,
+    pages: Upstream,
 }
 
 /// A command with no settings of this user.
@@ -102,20 +105,29 @@ impl Setting {
         fs::write(home.join("ca.pem"), authority.pem()).unwrap();
         let front = Front::new(&authority.server(&["localhost"]), &hg.address);
         let pages = Upstream::start();
-        for (root, system, url) in [(HG, "hg", front.url_as("localhost")), (SVN, "svn", format!("svn://{}/s", svn.address))] {
-            let page = format!("<meta name=\"go-import\" content=\"{root} {system} {url}\">");
-            let path = root.split_once('/').unwrap().1;
-            pages.set(&format!("/{path}?go-get=1"), Reply::Full(200, Vec::new(), page.into_bytes()));
-        }
-        let front = Front::new(&authority.server(&["hg.example", "svn.example"]), &pages.address);
-        let proxy = FakeProxy::start(Manner::LeadsTo(front.address));
-        Self { dir, hg, svn, proxy }
+        let page_front = Front::new(&authority.server(&["hg.example", "svn.example", "login.example"]), &pages.address);
+        let proxy = FakeProxy::start(Manner::LeadsTo(page_front.address));
+        let (hg_url, svn_url) = (front.url_as("localhost"), format!("svn://{}/s", svn.address));
+        let setting = Self { dir, hg, svn, proxy, pages };
+        setting.page(HG, "hg", &hg_url);
+        setting.page(SVN, "svn", &svn_url);
+        setting
+    }
+
+    /// The page of a module says from now on where it is.
+    fn page(&self, root: &str, system: &str, url: &str) {
+        let page = format!("<meta name=\"go-import\" content=\"{root} {system} {url}\">");
+        let path = root.split_once('/').unwrap().1;
+        self.pages.set(&format!("/{path}?go-get=1"), Reply::Full(200, Vec::new(), page.into_bytes()));
     }
 
     fn config(&self) -> String {
+        self.config_with("insecure = [\"svn.example\"]\ninternal_hosts = [\"localhost\", \"127.0.0.1\"]\n")
+    }
+
+    fn config_with(&self, more: &str) -> String {
         format!(
-            "[upstreams.vcs]\ntype = \"vcs\"\nprivate = true\nretries = 0\nproxy = \"http://{}\"\ninsecure = [\"svn.example\"]\n\
-             internal_hosts = [\"localhost\", \"127.0.0.1\"]\n\
+            "[log]\nlevel = \"trace\"\n\n[upstreams.vcs]\ntype = \"vcs\"\nprivate = true\nretries = 0\nproxy = \"http://{}\"\n{more}\
              tls = {{ ca_file = \"{}\" }}\n\n[[routes]]\nmatch = [\"*\"]\nupstreams = [\"vcs\"]\n",
             self.proxy.address,
             self.dir.path().join("ca.pem").display(),
@@ -226,4 +238,33 @@ fn programs_that_are_not_installed_are_named() {
     let without = |name: &str| format!("the program {name} is not installed where modgate runs");
     answers(&start(&["git", "go"]), 502, [&without("hg"), &without("svn")]);
     answers(&start(&["git"]), 502, ["the go command is not installed where modgate runs"; 2]);
+}
+
+#[test]
+fn mercurial_goes_through_the_proxy_and_logs_in() {
+    let setting = Setting::new();
+    // Mercurial spares 127.0.0.1 whatever it is told.
+    let port = free_port();
+    let dir = TempDir::new().unwrap();
+    let mut openssl = Command::new(program("openssl"));
+    openssl.args(["passwd", "-apr1", "-stdin"]);
+    fs::write(dir.path().join("users"), format!("ci:{}", output_of(openssl, PASSWORD.as_bytes()))).unwrap();
+    let server = "server { listen 127.0.0.2:PORT; listen {address}; auth_basic x; auth_basic_user_file {dir}/users; \
+                  location / { proxy_pass http://HG; } }";
+    let _nginx = Nginx::start(dir, &server.replace("PORT", &port.to_string()).replace("HG", &setting.hg.address));
+    let host = format!("127.0.0.2:{port}");
+    setting.page("login.example/m", "hg", &format!("http://{host}/"));
+    let more = "insecure = [\"login.example\"]\ninternal_hosts = [\"127.0.0.2\"]\n";
+    let login = format!("credentials = {{ {host:?} = {{ username = \"ci\", password_file = \"{{dir}}/password\" }} }}\n");
+    for (credentials, status) in [(login.as_str(), 200), ("", 502)] {
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("password"), PASSWORD).unwrap();
+        let gate = Gate::start_in(dir, &setting.config_with(&format!("{more}{credentials}")));
+        let answer = gate.get("/login.example/m/@v/v1.0.0.info");
+        let said = answer.text();
+        assert_eq!(answer.status, status, "{said}");
+        assert!(status == 200 || said.contains("denied: "), "{said}");
+        assert!(!said.contains(PASSWORD) && !gate.log().contains(PASSWORD), "{said}");
+    }
+    assert!(setting.proxy.targets().iter().any(|target| target.contains(&host)), "{:?}", setting.proxy.targets());
 }

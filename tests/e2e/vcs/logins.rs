@@ -169,6 +169,9 @@ fn http_and_https_go_through_a_proxy() {
     known.logs(&format!("{PROXY_USER} CONNECT {} 200", front.address));
     refused(&setting.gate(&front.url(), &by(&known.url("http"), &proxy_login("wrong"))), &["407"]);
     refused(&setting.gate(&plain, &by(&known.url("http"), "")), &["407"]);
+    let secure = Front::new(&setting.authority.server(&[LOOPBACK]), &open.address);
+    assert_eq!(ask(&setting.gate(&front.url(), &by(&secure.url(), ""))).status, 200);
+    assert!(!secure.visits().is_empty(), "the proxy is spoken to by TLS");
     let before = open.log();
     let spared = setting.gate(&plain, &by(&open.url("http"), "no_proxy = [\"127.0.0.1\"]\n"));
     assert_eq!(ask(&spared).status, 200);

@@ -4,8 +4,11 @@
 //! Each row also says what is expected, so that a row which comes to nothing on both sides is noticed. `sides` has the two
 //! sides, `rows` the comparison; most other files are tables: what the Go tree tests its own code by (`gotree`, with `script` to
 //! make its repositories), revisions and the versions that they become (`revisions`), lists and retractions (`lists`), go.mod
-//! files and the places that modules have (`gomods`), zips (`zips`), and repositories that pages or rules name (`roots`). Only
-//! `faults` is about modgate alone, and `whole` about a whole build.
+//! files and the places that modules have (`gomods`), zips (`zips`), and repositories that pages or rules name (`roots`).
+//!
+//! The others are about the way to a repository, with the servers that Debian has (`servers`): by ssh (`ssh`) and through proxies
+//! (`sshproxies`), by http (`logins`), by git's daemon (`daemon`), Mercurial and Subversion (`foreign`), and what may go wrong
+//! (`faults`, `trouble`). `whole` is a whole build.
 //!
 //! After a run, `target/tmp/vcs-*.txt` has every row with what both sides said. With `VCS_AGAINST_ITSELF` in the environment,
 //! the go command is compared with itself.
@@ -25,5 +28,6 @@ mod servers;
 mod sides;
 mod ssh;
 mod sshproxies;
+mod trouble;
 mod whole;
 mod zips;

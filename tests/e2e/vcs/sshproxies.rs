@@ -13,6 +13,7 @@ use crate::support::free_port;
 use crate::support::gate::{Gate, program as modgate};
 use crate::support::http::Answer;
 use crate::support::proxy::{FakeProxy, Manner};
+use crate::support::tls::{Authority, Front};
 
 const LOOPBACK: &str = "127.0.0.1";
 
@@ -82,6 +83,20 @@ fn ssh_passes_http_proxies() {
     let strict = tinyproxy("Allow 127.0.0.1\nConnectPort 443");
     setting.is_refused(&strict.url("http"), "", &["does not lead to", to, "403"]);
     setting.is_refused(&format!("http://127.0.0.1:{}", free_port()), "", &["cannot be used", "refused"]);
+}
+
+#[test]
+fn a_proxy_that_is_spoken_to_by_tls_has_to_be_trusted() {
+    let setting = Setting::new();
+    let squid = squid(LOOPBACK, "http_access allow all");
+    let authority = Authority::new("the proxy");
+    let front = Front::new(&authority.server(&[LOOPBACK]), &squid.address);
+    let file = setting.root.path().join("ca.pem");
+    fs::write(&file, authority.pem()).unwrap();
+    let trusted = setting.ask(&front.url(), &format!("tls = {{ ca_file = \"{}\" }}\n", file.display()));
+    assert_eq!(trusted.status, 200, "{}", trusted.text());
+    squid.logs(&format!("- CONNECT {} 200", setting.sshd.daemon.address));
+    setting.is_refused(&front.url(), "", &["certificate"]);
 }
 
 #[test]
