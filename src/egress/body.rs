@@ -63,6 +63,21 @@ impl Body {
         }
     }
 
+    /// The beginning of a body that may be longer: of about `limit` bytes, or what there is.
+    ///
+    /// # Errors
+    /// Why there is no more of it.
+    pub async fn beginning(&mut self, limit: usize) -> Result<Vec<u8>, EgressError> {
+        let mut read = Vec::new();
+        while let Some(piece) = self.next().await? {
+            read.extend_from_slice(&piece);
+            if read.len() >= limit {
+                break;
+            }
+        }
+        Ok(read)
+    }
+
     /// The whole body, of at most `limit` bytes.
     ///
     /// # Errors

@@ -235,10 +235,8 @@ impl Connector {
     /// A connection that a proxy leads on to the server. For plain http it ends at the proxy, which is told with each request
     /// where that is to go.
     async fn through(&self, proxy: &Proxy, host: &str, port: u16, doing: &Doing) -> Result<Io, EgressError> {
-        if let (Some(reach), Ok(ip)) = (&self.reach, host.parse::<IpAddr>()) {
-            // Behind its own look-ups the proxy decides; an address is plain.
-            reach.check(host, port, ip)?;
-        }
+        // Behind its own look-ups the proxy decides; an address is plain.
+        self.reach.as_ref().map_or(Ok(()), |reach| reach.check_name(host, port))?;
         let io = self.to_proxy(proxy, doing).await?;
         let to = host_port(host, port);
         doing.replace(format!("waiting for the proxy {proxy} to lead to {to}"));

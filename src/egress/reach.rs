@@ -33,6 +33,18 @@ impl Reach {
         Err(EgressError::Internal { host: host.to_owned(), address })
     }
 
+    /// The same where somebody else looks the name up, as far as that can be told from the name.
+    ///
+    /// # Errors
+    /// That it may not.
+    pub fn check_name(&self, host: &str, port: u16) -> Result<(), EgressError> {
+        let name = host.trim_end_matches('.').to_ascii_lowercase();
+        // RFC 6761: such a name is this machine, and to a proxy the proxy's.
+        let is_local = name == "localhost" || name.ends_with(".localhost");
+        let address = if is_local { Some(Ipv4Addr::LOCALHOST.into()) } else { name.parse().ok() };
+        address.map_or(Ok(()), |address| self.check(host, port, address))
+    }
+
     /// Looks a server up; its addresses, all of which may be reached.
     ///
     /// # Errors
@@ -50,11 +62,7 @@ impl Reach {
     /// # Errors
     /// That the server may not be reached.
     pub async fn admit(&self, host: &str, port: u16, proxied: bool, limit: Duration) -> Result<Vec<SocketAddr>, EgressError> {
-        match host.parse::<IpAddr>() {
-            Ok(address) if proxied => self.check(host, port, address).map(|()| Vec::new()),
-            Err(_) if proxied => Ok(Vec::new()),
-            _ => self.look_up(host, port, limit).await,
-        }
+        if proxied { self.check_name(host, port).map(|()| Vec::new()) } else { self.look_up(host, port, limit).await }
     }
 }
 
@@ -87,8 +95,10 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
 fn is_public_v6(ip: Ipv6Addr) -> bool {
     let first = ip.segments()[0];
     let global = first & 0xe000 == 0x2000;
-    let documentation = ip.segments()[..2] == [0x2001, 0xdb8];
-    global && !documentation
+    let second = ip.segments()[1];
+    // 2001::/23 is for protocols, some of which lead on to an IPv4 address as Teredo does.
+    let special = first == 0x2001 && (second < 0x200 || second == 0xdb8);
+    global && !special
 }
 
 #[cfg(test)]
@@ -121,9 +131,15 @@ mod tests {
             "::ffff:127.0.0.1",
             "::127.0.0.1",
             "2002:7f00:1::",
+            "2001:0:7f00:1::",
             "64:ff9b::a00:1",
         ] {
             assert!(!check("x.example", private), "{private}");
+        }
+        for (name, may) in
+            [("localhost", false), ("a.LocalHost.", false), ("127.0.0.1", false), ("::1", false), ("x.example", true)]
+        {
+            assert_eq!(reach.check_name(name, 443).is_ok(), may, "{name}");
         }
         assert!(check("git.corp.example", "192.168.1.1") && check("x.example", "10.1.2.3"));
     }

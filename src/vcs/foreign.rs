@@ -3,14 +3,16 @@
 //! It runs with a [`home`], a module cache and settings of its own, straight (`GOPROXY=direct`), two at a time. What it unpacked goes once it
 //! has been handed on; its copies of repositories stay, so that the next version costs the difference.
 
+use std::convert::Infallible;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quick_cache::sync::Cache;
 use serde::Deserialize;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 use url::Url;
 
 use super::error::VcsError;
@@ -37,6 +39,8 @@ pub(super) struct GoCommand {
     files: Vec<(&'static str, Secret)>,
     limit: Duration,
     turns: Semaphore,
+    /// Versions that are being downloaded, each by one go command at a time: what it made is taken away afterwards.
+    downloads: Cache<String, Arc<Mutex<()>>>,
 }
 
 /// A module of a repository that is not git's.
@@ -73,7 +77,6 @@ impl GoCommand {
             ("GOWORK", "off".into()),
             ("GOFLAGS", "-modcacherw -mod=mod".into()),
             ("GOTOOLCHAIN", "local".into()),
-            ("GOVCS", "*:all".into()),
             ("GOINSECURE", insecure.join(",")),
             ("GOPATH", in_folder("path")),
             ("GOMODCACHE", in_folder("modules")),
@@ -94,15 +97,17 @@ impl GoCommand {
         environment
             .extend(access.tls.authorities.as_ref().map(|file| ("SSL_CERT_FILE".into(), file.to_string_lossy().into_owned())));
         let files = home::files(settings, access);
-        Self { folder, environment, files, limit: access.limits.total, turns: Semaphore::new(AT_ONCE) }
+        Self { folder, environment, files, limit: access.limits.total, turns: Semaphore::new(AT_ONCE), downloads: Cache::new(1000) }
     }
 
-    async fn run(&self, arguments: &[&str]) -> Result<Printed, VcsError> {
+    /// Runs it for a repository of this system: a page that names another one to it than it named to modgate gets nowhere.
+    async fn run(&self, system: &str, arguments: &[&str]) -> Result<Printed, VcsError> {
         let _turn = self.turns.acquire().await;
         let home = self.folder.join("home");
         let unusable = |e: std::io::Error| VcsError::broken(format!("the folder of the go command cannot be used: {e}"));
         home::write(&self.files, &home).map_err(unusable)?;
-        let (printed, complaint) = match self.program("go", arguments).output_and_complaint().await {
+        let run = self.program("go", arguments).env("GOVCS", format!("*:{system}"));
+        let (printed, complaint) = match run.output_and_complaint().await {
             Ok(ended) => ended,
             Err(ProcessError::Start { missing: true, .. }) => {
                 return Err(VcsError::broken(
@@ -149,24 +154,28 @@ impl GoCommand {
         let folder = self.folder.to_string_lossy();
         let line = words.replace(&*folder, "…").split('\n').map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
         let line: String = line.chars().filter(|c| !c.is_control()).take(500).collect();
-        let says = |words: &[&str]| words.iter().any(|w| line.contains(w));
         if let Some(at) = line.find("executable file not found") {
             let program = line[..at].rsplit('"').nth(1).unwrap_or("a program").to_owned();
             return not_installed(&program);
         }
-        // Whatever fails is an invalid version to the go command, a server that cannot be reached too.
-        let hangs = says(&["timeout", "timed out"]);
-        if says(&MISSING) {
-            VcsError::NotFound(line)
-        } else if hangs || says(&FAILING) {
-            VcsError::Broken { why: line, hangs, may_pass: false }
-        } else if says(&DENIED) {
-            VcsError::Denied(line)
-        } else if !line.contains("exit status") && says(&UNKNOWN) {
-            VcsError::NotFound(line)
-        } else {
-            VcsError::broken(line)
-        }
+        meaning(line)
+    }
+}
+
+fn meaning(line: String) -> VcsError {
+    let says = |words: &[&str]| words.iter().any(|w| line.contains(w));
+    // Whatever fails is an invalid version to the go command, a server that cannot be reached too. A module may be called timeout.
+    let hangs = says(&["i/o timeout", "handshake timeout", "timed out", "deadline exceeded"]);
+    if says(&MISSING) {
+        VcsError::NotFound(line)
+    } else if hangs || says(&FAILING) {
+        VcsError::Broken { why: line, hangs, may_pass: false }
+    } else if says(&DENIED) {
+        VcsError::Denied(line)
+    } else if !line.contains("exit status") && says(&UNKNOWN) {
+        VcsError::NotFound(line)
+    } else {
+        VcsError::broken(line)
     }
 }
 
@@ -175,7 +184,12 @@ fn not_installed(program: &str) -> VcsError {
 }
 
 /// What says that a server cannot be reached or trusted.
-const FAILING: [&str; 9] = [
+const FAILING: [&str; 14] = [
+    "dial tcp",
+    "etwork is unreachable",
+    "o route to host",
+    "tls: ",
+    "unexpected EOF",
     "onnection refused",
     "onnection reset",
     "no such host",
@@ -207,7 +221,7 @@ const UNKNOWN: [&str; 8] = [
     "not found",
     "missing go.mod",
     "does not exist",
-    "unrecognized import path",
+    "no go-import meta tags",
     "invalid pseudo-version",
 ];
 
@@ -222,7 +236,7 @@ impl Foreign {
     }
 
     async fn run(&self, arguments: &[&str]) -> Result<Printed, VcsError> {
-        match self.go.run(arguments).await {
+        match self.go.run(self.system, arguments).await {
             Err(e) if self.system == "svn" => Err(self.go.perhaps_unreachable(&self.url, e).await),
             printed => printed,
         }
@@ -287,7 +301,10 @@ impl Foreign {
 
     /// Has the go command make a version; its zip, opened, its go.mod, and the zip's length.
     async fn download(&self, version: &ModuleVersion) -> Result<(std::fs::File, Bytes, u64), VcsError> {
-        let printed = self.run(&["mod", "download", "-json", &version.to_string()]).await?;
+        let text = version.to_string();
+        let Ok(turn) = self.go.downloads.get_or_insert_with(&text, || Ok::<_, Infallible>(Arc::default()));
+        let _turn = turn.lock().await;
+        let printed = self.run(&["mod", "download", "-json", &text]).await?;
         if printed.version != version.version.as_str() {
             return Err(VcsError::not_found(format!("{version}: resolves to version {}", printed.version)));
         }
@@ -323,6 +340,38 @@ fn forget(modules: &Path, printed: &Printed, version: &ModuleVersion) {
             for end in ["zip", "ziphash", "mod", "info", "lock"] {
                 let _ = std::fs::remove_file(file.with_extension(end));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outages_are_told_from_what_is_not_there() {
+        type Right = fn(&VcsError) -> bool;
+        let (broken, denied, missing): (Right, Right, Right) =
+            (|e| matches!(e, VcsError::Broken { .. }), |e| matches!(e, VcsError::Denied(_)), VcsError::is_not_found);
+        let page = "unrecognized import path \"x.test/a\": ";
+        let rows: [(String, Right); 8] = [
+            (format!("{page}https fetch: Get \"https://x.test/a?go-get=1\": dial tcp: lookup x.test: no such host"), broken),
+            (
+                format!(
+                    "{page}https fetch: Get \"https://x.test/a?go-get=1\": dial tcp 192.0.2.1:40404: connect: no route to host"
+                ),
+                broken,
+            ),
+            (format!("{page}reading https://x.test/a?go-get=1: 500 Internal Server Error"), broken),
+            (format!("{page}reading https://x.test/a?go-get=1: 404 Not Found"), missing),
+            (format!("{page}parse https://x.test/a?go-get=1: no go-import meta tags ()"), missing),
+            ("x.test/timeout@v0.0.0-20240401123456-403401404abc: invalid version: unknown revision 403401404abc".into(), missing),
+            ("hg identify: abort: error: _ssl.c: certificate verify failed".into(), broken),
+            ("svn: E170001: Authorization failed".into(), denied),
+        ];
+        for (line, right) in rows {
+            let meaning = meaning(line);
+            assert!(right(&meaning), "{meaning:?}");
         }
     }
 }

@@ -6,31 +6,33 @@
 //! of a server: it could hand out commits that no branch and no tag leads to, such as those of pull requests.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use super::error::VcsError;
+use super::fetch::Mirror;
 use super::remote::{Access, Pinned, RepoUrl, pin};
 use super::words::{classified, tells_damage};
 use crate::egress::{EgressHandle, Reach};
 use crate::module::zip::MAX_GO_MOD;
 use crate::process::{ProcessError, Run};
 
-/// The most bytes of refs, of a tree's list, and of hashes that are read.
-const MAX_TEXT: usize = 256 << 20;
+/// The most bytes of a tree's list, and of hashes that are read.
+pub(super) const MAX_TEXT: usize = 256 << 20;
+/// The most bytes of refs that are read; those of a repository with a few hundred thousand merge requests are less.
+const MAX_REFS: usize = 64 << 20;
 /// How long what a server said of its refs is good for a name that it does not have.
 const REFS_KNOWN: Duration = Duration::from_secs(3);
 /// How long a failure to reach a server is good for the next who asks.
 const FAILURE_KNOWN: Duration = Duration::from_secs(3);
-/// So many packs in a mirror are made one.
-const MANY_PACKS: usize = 50;
 
 /// A commit's full hash, in hexadecimal digits: 40, or 64 for SHA-256.
 pub(super) type Hash = Arc<str>;
@@ -56,17 +58,17 @@ pub(super) struct Refs(BTreeMap<String, Hash>);
 /// A repository.
 #[derive(Debug)]
 pub(super) struct Repository {
-    git: Arc<Git>,
-    url: RepoUrl,
+    pub(super) git: Arc<Git>,
+    pub(super) url: RepoUrl,
     /// Whether somebody else than the configuration named it.
     guarded: bool,
-    /// Where that one's redirects lead to, once they have been followed.
-    moved: OnceLock<RepoUrl>,
-    folder: PathBuf,
+    /// Where that one's redirects led to when they were followed last.
+    moved: ArcSwapOption<RepoUrl>,
+    pub(super) folder: PathBuf,
     known: Mutex<Known>,
-    mirror: Mutex<Mirror>,
+    pub(super) mirror: Mutex<Mirror>,
     /// Whether git found the mirror damaged; it is made anew then before it is used again.
-    damaged: AtomicBool,
+    pub(super) damaged: AtomicBool,
 }
 
 /// What is known of the server.
@@ -75,13 +77,6 @@ struct Known {
     refs: Option<Arc<Refs>>,
     /// When that was asked, and how it ended.
     asked: Option<(Instant, Result<(), VcsError>)>,
-}
-
-/// How far the mirror has come.
-#[derive(Debug, Default)]
-struct Mirror {
-    /// The refs for which all history has been fetched.
-    complete: Option<Arc<Refs>>,
 }
 
 /// A commit's time, and the files that were asked for, by their paths.
@@ -129,7 +124,7 @@ impl Refs {
     }
 
     /// Whether hashes are those of SHA-256.
-    fn is_sha256(&self) -> bool {
+    pub(super) fn is_sha256(&self) -> bool {
         self.0.values().next().is_some_and(|hash| hash.len() == 64)
     }
 }
@@ -155,7 +150,7 @@ impl Repository {
             git,
             url,
             guarded,
-            moved: OnceLock::new(),
+            moved: ArcSwapOption::empty(),
             folder,
             known: Mutex::default(),
             mirror: Mutex::default(),
@@ -215,8 +210,9 @@ impl Repository {
     async fn ask_refs(&self) -> Result<Refs, VcsError> {
         let limits = self.git.access.limits;
         let limit = limits.connect + limits.first_byte + limits.idle;
-        let listed =
-            self.network(limit.min(limits.total), |url| vec!["ls-remote".into(), "-q".into(), "--end-of-options".into(), url]);
+        let listed = self.network((limit.min(limits.total), MAX_REFS), |url| {
+            vec!["ls-remote".into(), "-q".into(), "--end-of-options".into(), url]
+        });
         let text = match listed.await {
             Err(e @ (VcsError::Denied(_) | VcsError::Broken { hangs: false, .. })) => return Err(self.perhaps_missing(e).await),
             listed => listed?,
@@ -224,9 +220,11 @@ impl Repository {
         Ok(Refs::parse(&String::from_utf8_lossy(&text)))
     }
 
-    /// Well-known hosts answer for what they do not have as for what is secret. Their page says which it is.
+    /// Well-known hosts answer for what they do not have as for what is secret. Their page says which it is. Elsewhere a page may well
+    /// be missing that has a repository below it.
     async fn perhaps_missing(&self, e: VcsError) -> VcsError {
-        let secret = self.git.access.login(&self.url).is_some() || !matches!(e, VcsError::Denied(_));
+        let known = matches!(self.url.host(), "github.com" | "bitbucket.org" | "gitlab.com" | "codeberg.org");
+        let secret = !known || self.git.access.login(&self.url).is_some() || !matches!(e, VcsError::Denied(_));
         let Some(url) = url::Url::parse(self.url.as_str()).ok().filter(|u| !secret && matches!(u.scheme(), "http" | "https"))
         else {
             return e;
@@ -240,16 +238,27 @@ impl Repository {
     }
 
     /// Runs git over the network, within the upstream's limits, and again where it failed in a way that may pass.
-    async fn network(&self, limit: Duration, arguments: impl Fn(String) -> Vec<String>) -> Result<Vec<u8>, VcsError> {
+    pub(super) async fn network(
+        &self,
+        limits: (Duration, usize),
+        arguments: impl Fn(String) -> Vec<String>,
+    ) -> Result<Vec<u8>, VcsError> {
         let mut repeated = 0;
-        let mut url = self.moved.get().unwrap_or(&self.url).clone();
+        let mut known = self.moved.load_full();
+        let mut url = known.as_deref().unwrap_or(&self.url).clone();
         loop {
-            let failed = match self.network_once(&url, limit, arguments(url.as_str().to_owned())).await {
+            let failed = match self.network_once(&url, limits, arguments(url.as_str().to_owned())).await {
                 Err(e) => e,
                 done => return done,
             };
             if let Some(moved) = self.redirected(&url, &failed).await? {
                 url = moved;
+                continue;
+            }
+            if known.take().is_some() {
+                // It may have moved on, which its first place knows.
+                self.moved.store(None);
+                url = self.url.clone();
                 continue;
             }
             let again =
@@ -261,7 +270,7 @@ impl Repository {
         }
     }
 
-    async fn network_once(&self, url: &RepoUrl, limit: Duration, arguments: Vec<String>) -> Result<Vec<u8>, VcsError> {
+    async fn network_once(&self, url: &RepoUrl, limits: (Duration, usize), arguments: Vec<String>) -> Result<Vec<u8>, VcsError> {
         let git = &self.git;
         let _turn = git.egress.turn().await?;
         let _slot = git.network.acquire().await;
@@ -269,7 +278,7 @@ impl Repository {
         let pinned =
             if guarded { pin(url, &git.reach, &git.access.proxy, git.access.limits.connect).await? } else { Pinned::new() };
         let run = self.command(arguments).envs(git.access.remote(url, &pinned, guarded)?);
-        run.limits(limit, MAX_TEXT).output().await.map_err(|e| self.classified(&e))
+        run.limits(limits.0, limits.1).output().await.map_err(|e| self.classified(&e))
     }
 
     /// Where a guarded server's answer was a redirect, which git does not follow then: where that leads, by requests that look at each
@@ -287,7 +296,8 @@ impl Repository {
         found.set_path(&path);
         found.set_query(None);
         let moved = RepoUrl::parse(found.as_str()).map_err(VcsError::broken)?;
-        Ok(Some(self.moved.get_or_init(|| moved).clone()))
+        self.moved.store(Some(Arc::new(moved.clone())));
+        Ok(Some(moved))
     }
 
     /// A git command for the mirror. Its home is no user's, so that git and curl do not look into one, unless a git configuration
@@ -415,7 +425,7 @@ impl Repository {
         }
     }
 
-    async fn has(&self, hash: &Hash) -> bool {
+    pub(super) async fn has(&self, hash: &Hash) -> bool {
         self.local(&["cat-file", "-e", hash], Vec::new()).await.is_ok()
     }
 
@@ -430,189 +440,9 @@ impl Repository {
     }
 }
 
-// The mirror.
-impl Repository {
-    fn is_made(&self) -> bool {
-        self.folder.join("HEAD").exists() && !self.damaged.load(Ordering::Relaxed)
-    }
-
-    /// Whether all history is there, as far as the newest fetch saw it.
-    fn is_whole(&self) -> bool {
-        self.folder.join(WHOLE).exists()
-    }
-
-    /// Makes the mirror, empty. Its last file is the one by which git knows a repository.
-    fn make(&self, sha256: bool) -> Result<(), VcsError> {
-        if self.is_made() {
-            return Ok(());
-        }
-        let (version, extension) = if sha256 { (1, "[extensions]\n\tobjectformat = sha256\n") } else { (0, "") };
-        let config =
-            format!("[core]\n\trepositoryformatversion = {version}\n\tbare = true\n\tlogallrefupdates = false\n{extension}");
-        let write = || {
-            if self.damaged.load(Ordering::Relaxed) {
-                std::fs::remove_dir_all(&self.folder)?;
-                self.damaged.store(false, Ordering::Relaxed);
-            }
-            for folder in ["objects/pack", "refs/heads", "info"] {
-                std::fs::create_dir_all(self.folder.join(folder))?;
-            }
-            std::fs::write(self.folder.join("config"), config)?;
-            // What a repository says of archives does not count: its files are wanted as they are.
-            std::fs::write(self.folder.join("info/attributes"), "* -export-subst -export-ignore\n")?;
-            std::fs::write(self.folder.join("HEAD"), "ref: refs/modgate/head\n")
-        };
-        write().map_err(|e: std::io::Error| VcsError::broken(format!("a mirror of the repository cannot be made: {e}")))
-    }
-
-    /// Fetches one commit; by itself where a ref leads to it and history was not needed so far.
-    async fn bring(self: &Arc<Self>, hash: &Hash, name: Option<&str>) -> Result<(), VcsError> {
-        let mut mirror = self.mirror.lock().await;
-        let _lock = self.lock().await?;
-        self.make(hash.len() == 64)?;
-        // Who was waited for may have brought it.
-        if self.has(hash).await {
-            return Ok(());
-        }
-        if let Some(name) = name {
-            let here = if name == "HEAD" { "refs/modgate/head" } else { name };
-            let depth: &[&str] = if self.is_whole() { &[] } else { &["--depth=1"] };
-            match self.fetch(depth, &[&format!("+{name}:{here}")]).await {
-                Err(e @ (VcsError::NoTurn(_) | VcsError::Denied(_) | VcsError::Broken { hangs: true, .. })) => return Err(e),
-                // Whatever went wrong with one alone, it may not with all.
-                Err(e) => tracing::debug!(repository = self.url.as_str(), error = %e, "one ref could not be fetched by itself"),
-                Ok(()) if self.has(hash).await => {
-                    self.tidy();
-                    return Ok(());
-                }
-                Ok(()) => {}
-            }
-        }
-        let refs = self.refs().await?;
-        self.fetch_all(&mut mirror, &refs).await
-    }
-
-    /// Fetches all branches and tags with their history, unless that has been done for what the server has.
-    async fn bring_all(self: &Arc<Self>, refs: &Arc<Refs>) -> Result<(), VcsError> {
-        let mut mirror = self.mirror.lock().await;
-        if self.is_made() && mirror.complete.as_ref().is_some_and(|complete| complete == refs) {
-            return Ok(());
-        }
-        let _lock = self.lock().await?;
-        self.make(refs.is_sha256())?;
-        self.fetch_all(&mut mirror, refs).await
-    }
-
-    async fn fetch_all(self: &Arc<Self>, mirror: &mut Mirror, refs: &Arc<Refs>) -> Result<(), VcsError> {
-        const ALL: [&str; 2] = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
-        if refs.iter().next().is_none() {
-            return Ok(());
-        }
-        self.fetch(&["--prune"], &ALL).await?;
-        // In two steps: some versions of git do not fetch everything by one.
-        if self.folder.join("shallow").exists() {
-            self.fetch(&["--unshallow"], &ALL).await?;
-        }
-        let marked = std::fs::write(self.folder.join(WHOLE), "");
-        marked.map_err(|e| VcsError::broken(format!("the mirror of the repository cannot be written: {e}")))?;
-        mirror.complete = Some(Arc::clone(refs));
-        self.tidy();
-        Ok(())
-    }
-
-    async fn fetch(&self, options: &[&str], refspecs: &[&str]) -> Result<(), VcsError> {
-        self.begin_writing()?;
-        let arguments = |url: String| {
-            let fixed = ["fetch", "-f", "-q", "--no-tags", "--no-write-fetch-head"];
-            let all = fixed.iter().chain(options).chain(&["--end-of-options"]).map(|a| (*a).to_owned());
-            all.chain([url]).chain(refspecs.iter().map(|r| (*r).to_owned())).collect()
-        };
-        let done = self.network(self.git.access.limits.total, arguments).await;
-        self.end_writing(!matches!(done, Err(VcsError::Broken { hangs: true, .. })));
-        done.map(|_| ())
-    }
-
-    /// Marks the mirror as being written to, and takes away what a writer that was killed left behind.
-    fn begin_writing(&self) -> Result<(), VcsError> {
-        let mark = self.folder.join(WRITING);
-        if mark.exists() {
-            sweep(&self.folder, 0);
-        }
-        std::fs::write(mark, "").map_err(|e| VcsError::broken(format!("the mirror of the repository cannot be written: {e}")))
-    }
-
-    /// A writer that was killed leaves its locks behind, and the mark by which the next knows.
-    fn end_writing(&self, by_itself: bool) {
-        if by_itself {
-            let _ = std::fs::remove_file(self.folder.join(WRITING));
-        }
-    }
-
-    /// Keeps other processes from writing into the mirror.
-    async fn lock(&self) -> Result<std::fs::File, VcsError> {
-        let path = self.folder.with_extension("lock");
-        let failed = |e: std::io::Error| VcsError::broken(format!("the mirror of the repository cannot be locked: {e}"));
-        let file = std::fs::File::create(&path).map_err(failed)?;
-        let deadline = Instant::now() + self.git.access.limits.total;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(std::fs::TryLockError::WouldBlock) if Instant::now() < deadline => tokio::time::sleep(LOCK_AGAIN).await,
-                Err(std::fs::TryLockError::WouldBlock) => return Err(VcsError::broken("another process keeps the mirror locked")),
-                Err(std::fs::TryLockError::Error(e)) => return Err(failed(e)),
-            }
-        }
-    }
-
-    /// Packs a mirror of many pieces anew, beside those who read it.
-    fn tidy(self: &Arc<Self>) {
-        let pieces = |folder: &str| std::fs::read_dir(self.folder.join("objects").join(folder)).map_or(0, Iterator::count);
-        // As git itself has it: one of 256 folders of loose objects stands for all.
-        if pieces("pack") / 2 <= MANY_PACKS && pieces("17") < 27 {
-            return;
-        }
-        let this = Arc::clone(self);
-        tokio::spawn(async move {
-            let _mirror = this.mirror.lock().await;
-            let packed = async {
-                let _lock = this.lock().await?;
-                this.begin_writing()?;
-                let done = this.local(&["gc", "-q"], Vec::new()).await;
-                this.end_writing(!matches!(done, Err(ProcessError::Timeout { .. })));
-                done.map_err(|e| this.classified(&e))
-            };
-            if let Err(e) = packed.await {
-                tracing::warn!(repository = this.url.as_str(), error = %e, "a mirror could not be packed");
-            }
-        });
-    }
-}
-
-/// The file that says that a mirror has all history.
-const WHOLE: &str = "modgate-whole";
-/// The file that says that a mirror is being written to, or was when the writer died.
-const WRITING: &str = "modgate-writing";
-/// How soon a lock that another process holds is tried again.
-const LOCK_AGAIN: Duration = Duration::from_millis(50);
 /// The largest file that is read of a commit.
 #[expect(clippy::cast_possible_truncation, reason = "16 MiB")]
 const MAX_FILE: usize = MAX_GO_MOD as usize;
-
-/// Takes away what a writer that was killed left behind.
-fn sweep(folder: &Path, depth: usize) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let (name, path) = (entry.file_name(), entry.path());
-        let name = name.to_string_lossy();
-        let is_folder = entry.file_type().is_ok_and(|t| t.is_dir());
-        if is_folder && name.starts_with("incoming-") {
-            let _ = std::fs::remove_dir_all(path);
-        } else if is_folder && depth < 64 {
-            sweep(&path, depth + 1);
-        } else if path.extension().is_some_and(|end| end == "lock") || name.starts_with("tmp_") {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
 
 /// The next answer of `cat-file --batch`, where it is an object of the wanted kind.
 fn blob(rest: &mut Bytes, wanted: &str) -> Option<Bytes> {

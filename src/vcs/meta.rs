@@ -4,7 +4,12 @@
 use html5gum::{DefaultEmitter, Token, Tokenizer};
 
 /// The most of a page that is read, in bytes.
-pub const MAX_PAGE: u64 = 1 << 20;
+pub const MAX_PAGE: usize = 1 << 20;
+
+/// The longest content that an entry may have. Its parts are remembered, and shown where they are refused.
+const MAX_CONTENT: usize = 2 << 10;
+/// The most that a page's entries may take of memory, in bytes, since many pages are remembered; further ones do not count.
+const MAX_ENTRIES: usize = 128 << 10;
 
 /// One `go-import` entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +26,7 @@ pub struct Entry {
 
 /// The entries of a page, those for module proxies first.
 pub fn entries(page: &[u8]) -> Vec<Entry> {
-    let mut found = Vec::new();
+    let (mut found, mut taken) = (Vec::new(), 0);
     for token in Tokenizer::new_with_emitter(page, DefaultEmitter::default()) {
         let Ok(token) = token;
         match token {
@@ -30,8 +35,10 @@ pub fn entries(page: &[u8]) -> Vec<Entry> {
             Token::StartTag(tag) if tag.name.as_slice() == b"meta" => {
                 let get =
                     |name: &[u8]| tag.attributes.get(name).map(|value| String::from_utf8_lossy(value.as_slice()).into_owned());
-                if get(b"name").as_deref() == Some("go-import") {
-                    found.extend(entry(&get(b"content").unwrap_or_default()));
+                if get(b"name").as_deref() == Some("go-import") && taken < MAX_ENTRIES {
+                    let content = get(b"content").unwrap_or_default();
+                    found.extend(entry(&content));
+                    taken += content.len() + size_of::<Entry>();
                 }
             }
             _ => {}
@@ -44,13 +51,13 @@ pub fn entries(page: &[u8]) -> Vec<Entry> {
 }
 
 fn entry(content: &str) -> Option<Entry> {
-    let fields: Vec<String> = content.split_whitespace().map(str::to_owned).collect();
-    let (prefix, vcs, url, subdirectory) = match fields.as_slice() {
-        [prefix, vcs, url] => (prefix, vcs, url, String::new()),
-        [prefix, vcs, url, subdirectory] => (prefix, vcs, url, subdirectory.clone()),
-        _ => return None,
-    };
-    Some(Entry { prefix: prefix.clone(), vcs: vcs.clone(), url: url.clone(), subdirectory })
+    if content.len() > MAX_CONTENT {
+        return None;
+    }
+    let mut fields = content.split_whitespace().map(str::to_owned);
+    let (prefix, vcs, url) = (fields.next()?, fields.next()?, fields.next()?);
+    let subdirectory = fields.next().unwrap_or_default();
+    fields.next().is_none().then_some(Entry { prefix, vcs, url, subdirectory })
 }
 
 /// Chooses the entry for a path.

@@ -1,5 +1,7 @@
 //! Mirrors that nothing was fetched into for long are removed; the next who needs one has it made anew.
 
+use std::fs::{File, Metadata};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -30,11 +32,18 @@ pub fn remove_unused(root: &Path, age: Duration) -> std::io::Result<usize> {
     Ok(removed)
 }
 
+/// Whether a lock that was got is the one that others see: whoever removes a mirror removes its lock too, and who waited for that
+/// has what is nobody's.
+pub(super) fn is_at(lock: &File, path: &Path) -> bool {
+    let identity = |of: std::io::Result<Metadata>| of.map(|of| (of.dev(), of.ino())).ok();
+    identity(lock.metadata()).is_some_and(|own| identity(std::fs::metadata(path)) == Some(own))
+}
+
 fn remove_one(lock: &Path, age: Duration) -> std::io::Result<bool> {
-    let held = std::fs::File::open(lock)?;
+    let held = File::open(lock)?;
     // Each fetch begins by making this file anew.
     let fetched = held.metadata()?.modified()?;
-    if fetched.elapsed().is_ok_and(|since| since < age) || held.try_lock().is_err() {
+    if fetched.elapsed().is_ok_and(|since| since < age) || held.try_lock().is_err() || !is_at(&held, lock) {
         return Ok(false);
     }
     let mirror = lock.with_extension("");
@@ -63,10 +72,16 @@ mod tests {
             std::fs::write(upstream.join(format!("{name}.lock")), "").expect("lock");
         }
         assert_eq!(remove_unused(root.path(), Duration::from_secs(60)).expect("looked"), 0);
-        let held = std::fs::File::open(upstream.join("a.lock")).expect("lock");
+        let held = File::open(upstream.join("a.lock")).expect("lock");
         held.lock().expect("locked");
         assert_eq!(remove_unused(root.path(), Duration::ZERO).expect("looked"), 1);
         assert!(upstream.join("a/HEAD").exists() && !upstream.join("b").exists() && !upstream.join("b.lock").exists());
+        // Whoever waited for the lock of one that went has nobody's lock.
+        held.unlock().expect("unlocked");
+        assert!(is_at(&held, &upstream.join("a.lock")));
+        assert_eq!(remove_unused(root.path(), Duration::ZERO).expect("looked"), 1);
+        std::fs::write(upstream.join("a.lock"), "").expect("lock");
+        assert!(!is_at(&held, &upstream.join("a.lock")));
         assert_eq!(remove_unused(&root.path().join("none"), Duration::ZERO).expect("looked"), 0);
     }
 }

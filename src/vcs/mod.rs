@@ -1,14 +1,15 @@
 //! Layer 4: modules from version control, as the go command's direct mode makes them (<https://go.dev/ref/mod#vcs>).
 //!
 //! [`resolve`] finds a module's repository: by configured [`rules`], by its path ([`hosts`]), or by the page at its address ([`meta`]),
-//! whose words lead nowhere that [`crate::egress::Reach`] does not allow. [`git`] asks the server for its refs and keeps a bare mirror;
-//! [`remote`] is what the git program is told for that, [`words`] what it says where it fails. [`revision`] turns what is asked into a
-//! commit and a version, [`place`] finds the module in the commit, [`tree`] makes its zip, [`origin`] says where it came from. Systems
-//! other than git go through a local go command ([`foreign`]) with a [`home`] of its own.
+//! whose words lead nowhere that [`crate::egress::Reach`] does not allow. [`git`] asks the server for its refs and keeps a bare mirror,
+//! into which [`fetch`] brings what is needed; [`remote`] is what the git program is told for that, [`words`] what it says where it fails.
+//! [`revision`] turns what is asked into a commit and a version, [`place`] finds the module in the commit, [`tree`] makes its zip,
+//! [`origin`] says where it came from. Systems other than git go through a local go command ([`foreign`]) with a [`home`] of its own.
 //!
 //! The measure is the go command itself: the same versions, times, go.mod files and sums, or the same refusal.
 
 mod error;
+mod fetch;
 mod foreign;
 mod git;
 mod home;

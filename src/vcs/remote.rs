@@ -88,11 +88,16 @@ impl RepoUrl {
         }
         let url = Url::parse(text).map_err(|e| format!("the repository's URL is none ({e})"))?;
         // What is checked here is to be what git and ssh see, who read URLs by rules of their own.
-        let authority = text.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or_default());
+        let (scheme, rest) = text.split_once("://").unwrap_or_default();
+        let authority = rest.split('/').next().unwrap_or_default();
         let plain =
             authority.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._@:[]".contains(&b)) && authority.matches('@').count() < 2;
-        if !plain || (authority.is_empty() && url.scheme() != "file") {
-            return Err("the repository's URL names no server in plain words (a password goes into credentials)".into());
+        if !plain || scheme != url.scheme() || (authority.is_empty() && url.scheme() != "file") {
+            return Err(
+                "the repository's URL is not written plainly: scheme://user@host:port/path, the scheme in small letters, and a \
+                        password in credentials"
+                    .into(),
+            );
         }
         let scheme = match url.scheme() {
             "https" => Scheme::Https,
@@ -110,7 +115,9 @@ impl RepoUrl {
         }
         let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) && !text.starts_with('-');
         let host = bare(url.host_str().unwrap_or_default()).to_ascii_lowercase();
-        let good_host = host.parse::<IpAddr>().is_ok() || (plain(&host) && !host.is_empty());
+        let good_host = host.parse::<IpAddr>().is_ok() || (plain(&host) && is_name(&host));
+        // An address in another form than the usual one, as 0x7f.1 or 010.0.0.1, is a different one to each who reads it.
+        let good_host = good_host && (authority.contains('[') || authority.to_ascii_lowercase().contains(&host));
         if scheme != Scheme::File && !good_host {
             return Err("the repository's URL has no host name that can be used".into());
         }
@@ -149,6 +156,12 @@ impl RepoUrl {
     fn is_http(&self) -> bool {
         matches!(self.scheme, Scheme::Https | Scheme::Http)
     }
+}
+
+/// Whether a host is a name and no address: its last part has a letter, and is not a number in hexadecimal digits.
+fn is_name(host: &str) -> bool {
+    let last = host.rsplit('.').next().unwrap_or_default();
+    !last.starts_with("0x") && last.bytes().any(|b| b.is_ascii_alphabetic())
 }
 
 /// Who modgate is to one host.
@@ -494,6 +507,19 @@ mod tests {
             "https://h.example/a?x",
             "svn://h.example/a",
             "ssh://h.exa;mple/a",
+            "https::https://h.example/a",
+            "git::ssh://h.example/a",
+            "HTTPS://h.example/a",
+            "https://h.example./a",
+            "https://0x7f.1/a",
+            "https://127.1/a",
+            "https://2130706433/a",
+            "https://0177.0.0.1/a",
+            "ssh://0x7f.1/a",
+            "ssh://127.1/a",
+            "git://2130706433/a",
+            "git://0x7f000001/a",
+            "ssh://010.0.0.1/a",
         ] {
             let why = RepoUrl::parse(bad).expect_err(bad);
             assert!(!why.contains("secret"), "{why}");

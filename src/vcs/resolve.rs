@@ -64,6 +64,11 @@ async fn remembered<T: Clone>(
     found
 }
 
+/// What is remembered of a place is not the same for those who may ask without encryption: anybody could have answered them.
+fn key(place: &str, insecure: bool) -> String {
+    format!("{}{place}", if insecure { "insecure " } else { "" })
+}
+
 impl Fetcher {
     /// Finds where a module is.
     ///
@@ -81,7 +86,8 @@ impl Fetcher {
             ByPath::Known(root) => self.module(path, &root, &format!("https://{root}"), "", false).map(Source::Git),
             ByPath::Other(system) => self.foreign(path, system, &format!("https://{path}")).await,
             ByPath::Suffix(root) => {
-                let url = remembered(&self.schemes, &root, self.by_schemes(path, &root)).await?;
+                let key = key(&root, self.is_insecure(path.as_str()));
+                let url = remembered(&self.schemes, &key, self.by_schemes(path, &root)).await?;
                 self.module(path, &root, &url, "", true).map(Source::Git)
             }
             ByPath::Nothing => self.by_page(path).await,
@@ -209,8 +215,8 @@ impl Fetcher {
             "mod" => {
                 let url = Url::parse(&entry.url).map_err(|e| unknown(format!("the URL of its module proxy is none ({e})")))?;
                 let secure = url.scheme() == "https" || (url.scheme() == "http" && self.is_insecure(path.as_str()));
-                let plain =
-                    url.host_str().is_some() && url.query().is_none() && url.username().is_empty() && url.password().is_none();
+                let bare = url.query().is_none() && url.fragment().is_none();
+                let plain = bare && url.host_str().is_some() && url.username().is_empty() && url.password().is_none();
                 if secure && plain {
                     Ok(Source::Proxy(url))
                 } else {
@@ -224,35 +230,39 @@ impl Fetcher {
         }
     }
 
+    /// The entries of an import path's page, which is asked for on behalf of a path at it or below it.
     async fn entries(&self, at: &str, path: &ModulePath) -> Result<Arc<Vec<Entry>>, VcsError> {
-        remembered(&self.pages, at, self.read_page(at, path)).await
+        let insecure = self.is_insecure(path.as_str()) || self.is_insecure(at);
+        let limits = self.git.access.limits;
+        let limit = limits.total.min(limits.connect + limits.first_byte + limits.idle);
+        let late =
+            || VcsError::Broken { why: format!("the page of {at} took longer than {limit:?}"), hangs: true, may_pass: false };
+        // A server that sends a few bytes now and then must not keep all waiting who need the page.
+        let read = async { tokio::time::timeout(limit, self.read_page(at, insecure)).await.unwrap_or_else(|_| Err(late())) };
+        remembered(&self.pages, &key(at, insecure), read).await
     }
 
-    /// Reads the page of an import path: by https, and where the path is configured as insecure and that brought no answer at all, by http.
-    async fn read_page(&self, at: &str, path: &ModulePath) -> Result<Arc<Vec<Entry>>, VcsError> {
-        let unknown = |why: String| VcsError::not_found(format!("unrecognized import path \"{path}\": {why}"));
+    /// Reads the page of an import path: by https, and where that may be and brought no answer at all, by http.
+    async fn read_page(&self, at: &str, insecure: bool) -> Result<Arc<Vec<Entry>>, VcsError> {
+        let unknown = |why: String| VcsError::not_found(format!("unrecognized import path \"{at}\": {why}"));
         let (host, rest) = at.split_once('/').unwrap_or((at, ""));
         let url = |scheme: &str| Url::parse(&format!("{scheme}://{host}/{rest}?go-get=1")).map_err(|e| unknown(e.to_string()));
         let is_host = host.contains('.') && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:".contains(&b));
         if !is_host || at.contains(['?', '#', '@', '\\']) {
             return Err(unknown(format!("{at:?} is no address of a page")));
         }
-        let insecure = self.is_insecure(path.as_str()) || self.is_insecure(at);
         let mut answer = self.egress.get_page(url("https")?).await;
         if insecure && matches!(&answer, Err(e) if !matches!(e, EgressError::NoTurn { .. } | EgressError::Internal { .. })) {
             answer = self.egress.get_page(url("http")?).await;
         }
         let mut response = answer?;
         let status = response.status;
-        let page = match response.body.collect(MAX_PAGE).await {
-            Err(EgressError::TooLarge { limit }) => return Err(unknown(format!("its page is larger than {limit} bytes"))),
-            page => page?,
-        };
-        let found = meta::entries(&page);
+        // The tags stand at the beginning, however long the page is.
+        let found = meta::entries(&response.body.beginning(MAX_PAGE).await?);
         if !found.is_empty() || status == 200 {
             return Ok(Arc::new(found));
         }
-        let why = format!("unrecognized import path \"{path}\": {host} answered {status} for {at}?go-get=1");
+        let why = format!("unrecognized import path \"{at}\": {host} answered {status} for {at}?go-get=1");
         Err(match status {
             401 | 403 => VcsError::Denied(why),
             429 | 500..=599 => VcsError::broken(why),

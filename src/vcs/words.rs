@@ -18,10 +18,15 @@ pub(super) fn classified(e: &ProcessError, url: &RepoUrl, files: &[(PathBuf, &st
         }
         ProcessError::Start { .. } | ProcessError::TooMuch { .. } => return VcsError::broken(e.to_string()),
     };
-    let lower = complaint.to_lowercase();
+    // The URL is in it, and a repository may have any name.
+    let lower = complaint.to_lowercase().replace(url.as_str().trim_end_matches('/').to_lowercase().as_str(), "");
+    let status = lower.split("returned error: ").nth(1).and_then(|rest| rest.get(..3)?.parse::<u16>().ok());
+    // A server's own words come along with its status, and say nothing more reliable.
+    let own = |line: &&str| status.is_none() || !line.starts_with("remote:");
+    let lower = lower.lines().filter(own).collect::<Vec<_>>().join("\n");
     let says = |words: &[&str]| words.iter().any(|w| lower.contains(w));
     let why = format!("git, {}: {}", url.authority(), shown(complaint, files));
-    if says(&MISSING) {
+    if says(&MISSING) || status == Some(410) {
         VcsError::NotFound(why)
     } else if says(&DENIED) {
         VcsError::Denied(why)
@@ -108,6 +113,24 @@ fn shown(complaint: &str, files: &[(PathBuf, &str)]) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_git_complains_of_is_told_apart_whatever_servers_and_repositories_are_called() {
+        let failed = |complaint: &str| ProcessError::Failed { program: "git".into(), code: Some(128), complaint: complaint.into() };
+        let url = RepoUrl::parse("https://h.example/timeout-access/denied").expect("url");
+        let class = |complaint: &str| classified(&failed(complaint), &url, &[]);
+        let access = "fatal: unable to access 'https://h.example/timeout-access/denied/': ";
+        let said = |status: u16| {
+            class(&format!("remote: the backend could not be found\n{access}The requested URL returned error: {status}"))
+        };
+        assert!(matches!(said(503), VcsError::Broken { hangs: false, may_pass: true, .. }));
+        assert!(matches!((said(401), said(403)), (VcsError::Denied(_), VcsError::Denied(_))));
+        assert!(said(410).is_not_found());
+        assert!(class("fatal: repository 'https://h.example/timeout-access/denied/' not found").is_not_found());
+        assert!(class("remote: ERROR: The project you were looking for could not be found.").is_not_found());
+        assert!(matches!(class(&format!("{access}Failed to connect")), VcsError::Broken { hangs: false, may_pass: true, .. }));
+        assert!(matches!(class(&format!("{access}Operation timed out")), VcsError::Broken { hangs: true, .. }));
+    }
 
     #[test]
     fn what_tells_nothing_is_left_out_and_files_have_other_names() {

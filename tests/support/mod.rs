@@ -8,6 +8,7 @@ pub mod git;
 pub mod go;
 pub mod http;
 pub mod modules;
+pub mod pages;
 pub mod proxy;
 pub mod tls;
 pub mod upstream;

@@ -12,6 +12,8 @@ pub enum Manner {
     Leads,
     /// Leads every CONNECT to this address, so that any name can be tried.
     LeadsTo(String),
+    /// Leads on, and knows where these hosts are, written with their ports.
+    Knows(Vec<(String, String)>),
     /// Answers each request with this, and closes.
     Says(String),
     /// Accepts and never answers.
@@ -75,7 +77,13 @@ impl FakeProxy {
         self.asked.lock().unwrap().push(head.clone());
         match manner {
             Manner::Leads => lead_on(client, &head, None),
-            Manner::LeadsTo(address) => lead_on(client, &head, Some(&address)),
+            Manner::LeadsTo(address) => lead_on(client, &head, Some(&address).filter(|_| head.starts_with("CONNECT "))),
+            Manner::Knows(hosts) => {
+                let target = head.split(' ').nth(1).unwrap_or_default();
+                let plain = target.strip_prefix("http://").and_then(|rest| rest.split('/').next());
+                let target = plain.map_or_else(|| target.to_owned(), |host| format!("{host}:80"));
+                lead_on(client, &head, hosts.iter().find(|(host, _)| *host == target).map(|(_, address)| address));
+            }
             Manner::Says(answer) => {
                 let _ = client.write_all(answer.as_bytes());
             }
@@ -155,10 +163,11 @@ fn read_head(client: &mut TcpStream) -> Option<String> {
 }
 
 /// Leads on by CONNECT, or sends the one request on to the server that its target names. Names below `.test` are this machine.
-fn lead_on(mut client: TcpStream, head: &str, address: Option<&str>) {
+fn lead_on(mut client: TcpStream, head: &str, address: Option<&String>) {
     let target = head.split(' ').nth(1).unwrap_or_default();
     let connect = head.starts_with("CONNECT ");
-    let authority = if connect { address.unwrap_or(target) } else { target.split('/').nth(2).unwrap_or_default() };
+    let authority = if connect { target } else { target.split('/').nth(2).unwrap_or_default() };
+    let authority = address.map_or(authority, String::as_str);
     let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "80"));
     let Ok(mut server) = TcpStream::connect((here(host), port.parse().unwrap())) else {
         let _ = client.write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n");
@@ -170,7 +179,8 @@ fn lead_on(mut client: TcpStream, head: &str, address: Option<&str>) {
         let path = &target[target.find("//").map_or(0, |at| at + 2)..];
         let path = path.find('/').map_or("/", |at| &path[at..]);
         let lines: Vec<&str> = head.split("\r\n").skip(1).filter(|l| !l.to_ascii_lowercase().starts_with("proxy-")).collect();
-        let _ = server.write_all(format!("GET {path} HTTP/1.1\r\n{}", lines.join("\r\n")).as_bytes());
+        let method = head.split(' ').next().unwrap_or_default();
+        let _ = server.write_all(format!("{method} {path} HTTP/1.1\r\n{}", lines.join("\r\n")).as_bytes());
     }
     pipe(client, server);
 }

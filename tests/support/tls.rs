@@ -237,6 +237,8 @@ async fn attend(stream: TcpStream, config: Arc<ServerConfig>, server: String, vi
                 (visit.certificate, visit.version) = (certificate, version);
             }
             let Ok(mut plain) = TcpStream::connect(server).await else { return };
+            // Heads and bodies come apart; waiting to put them together only takes time.
+            let _ = (tls.get_ref().0.set_nodelay(true), plain.set_nodelay(true));
             // How it ended is for the client to find out.
             let _ = copy_bidirectional(&mut tls, &mut plain).await;
         }

@@ -156,8 +156,10 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
                 _ => return,
             }
         }
-        // The go command percent-encodes the exclamation mark.
-        let path = head.split(' ').nth(1).unwrap_or_default().replace("%21", "!");
+        // The go command percent-encodes the exclamation mark, and what comes by a proxy on a kept connection has its host before it.
+        let target = head.split(' ').nth(1).unwrap_or_default();
+        let path = target.strip_prefix("http://").and_then(|rest| Some(&rest[rest.find('/')?..])).unwrap_or(target);
+        let path = path.replace("%21", "!");
         let reply = {
             let mut state = state.lock().unwrap();
             let before = state.asked.iter().filter(|p| **p == path).count();
@@ -219,12 +221,13 @@ fn answer(out: &mut TcpStream, reply: Reply) -> bool {
         let _ = out.flush();
     };
     match reply {
-        Reply::Good(body) => out.write_all(head(body.len()).as_bytes()).and_then(|()| out.write_all(&body)).is_ok(),
+        // In one piece: the second of two would wait until the first has been acknowledged.
+        Reply::Good(body) => out.write_all(&[head(body.len()).into_bytes(), body].concat()).is_ok(),
         Reply::Status(status) => write!(out, "HTTP/1.1 {status} X\r\nContent-Length: 2\r\n\r\nno").is_ok(),
         Reply::Full(status, headers, body) => {
             let lines: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-            let _ = write!(out, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\n{}\r\n", body.len(), lines.concat());
-            out.write_all(&body).is_ok()
+            let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n{}\r\n", body.len(), lines.concat());
+            out.write_all(&[head.into_bytes(), body].concat()).is_ok()
         }
         Reply::Hang => {
             // Until the other side gives up.
