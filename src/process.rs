@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process_group, prlimit};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
@@ -27,6 +27,8 @@ pub struct Run {
     input: Vec<u8>,
     time: Duration,
     output: usize,
+    /// The largest file that it may write, in bytes.
+    file: Option<u64>,
 }
 
 /// Why a program did not do its work.
@@ -82,6 +84,7 @@ impl Run {
             input: Vec::new(),
             time: Duration::from_secs(60),
             output: 1 << 20,
+            file: None,
         }
     }
 
@@ -123,6 +126,13 @@ impl Run {
     #[must_use]
     pub fn limits(mut self, time: Duration, output: usize) -> Self {
         (self.time, self.output) = (time, output);
+        self
+    }
+
+    /// The largest file that it, and what it starts, may write, in bytes; the system ends one that writes on.
+    #[must_use]
+    pub fn largest_file(mut self, bytes: u64) -> Self {
+        self.file = Some(bytes);
         self
     }
 
@@ -198,6 +208,11 @@ impl Run {
         }
         let child = command.spawn().map_err(|e| self.not_started(&e))?;
         let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if let (Some(bytes), Some(_)) = (self.file, group) {
+            let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+            // It may have ended already. What it starts later has the same limit.
+            let _ = prlimit(group, Resource::Fsize, limit);
+        }
         Ok(Started { child, group })
     }
 }
@@ -317,6 +332,10 @@ mod tests {
         let wordy = run(shell("yes").limits(s(20), 1000).output());
         assert!(matches!(wordy, Err(ProcessError::TooMuch { .. })));
         let dir = tempfile::tempdir().expect("dir");
+        let file = dir.path().join("large");
+        let script = format!("sleep 0.2; head -c 100000 /dev/zero > {}", file.display());
+        assert!(run(shell(&script).largest_file(5000).output()).is_err());
+        assert_eq!(std::fs::metadata(file).expect("file").len(), 5000);
         let alive = dir.path().join("alive");
         // The child of the shell would make the file a moment later.
         let script = format!("(sleep 1; touch {}) & wait", alive.display());

@@ -10,7 +10,7 @@ use super::check::{all, required};
 use super::egress::{file, login, secret, user_netrc};
 use super::go_env::GoSettings;
 use super::read::{Item, Reading, Table, beside};
-use crate::base::Secret;
+use crate::base::{Secret, units};
 use crate::egress::credentials::{Credentials, basic};
 use crate::egress::proxy::{NoProxy, bare};
 use crate::egress::{Policy, Reach};
@@ -21,6 +21,8 @@ use crate::vcs::{HostAccess, RepoUrl, Settings};
 
 /// Programs at work at the same time for one upstream, where nothing else is said.
 const PROGRAMS: usize = 16;
+/// The largest history of a repository, packed, where nothing else is said.
+const MAX_PACK: u64 = 8 << 30;
 /// The user that stands beside a token where none is named: GitLab and GitHub take any, and some want this.
 const TOKEN_USER: &str = "oauth2";
 
@@ -43,13 +45,17 @@ pub(super) fn settings(reading: &Reading, table: &mut Table<'_>) -> Option<(Sett
     };
     let discover = table.flag("discover").unwrap_or(true);
     let programs = table.number("max_programs", 1, 1000).unwrap_or(PROGRAMS);
+    let max_pack = if table.has("max_pack") { table.parsed("max_pack", units::parse_size) } else { Some(MAX_PACK) };
     let (rules, hosts, netrc, internal) = (rules?, hosts?, netrc?, internal?);
     // Who has credentials for a host means to reach it, wherever it lies.
     let named =
         internal.iter().cloned().chain(hosts.iter().map(|h| h.port.map_or_else(|| h.host.clone(), |p| format!("{}:{p}", h.host))));
     let named: Vec<String> = named.collect();
     let reach = Reach { internal: NoProxy::parse(named.iter().map(String::as_str)) };
-    Some((Settings { rules, discover, insecure: insecure?, hosts, netrc, git_config: git_config?, programs }, reach))
+    Some((
+        Settings { rules, discover, insecure: insecure?, hosts, netrc, git_config: git_config?, programs, max_pack: max_pack? },
+        reach,
+    ))
 }
 
 /// An upstream of these settings, whose way out is completed by them.
@@ -67,7 +73,8 @@ pub(super) fn of_go_settings(go: &GoSettings, policy: Policy) -> UpstreamKind {
     let reach = Reach { internal: NoProxy::parse(own) };
     let insecure = Pattern::parse_list(&go.insecure).unwrap_or_default();
     let git_config = home(".gitconfig");
-    let settings = Settings { discover: true, insecure, netrc, git_config, programs: PROGRAMS, ..Settings::default() };
+    let settings =
+        Settings { discover: true, insecure, netrc, git_config, programs: PROGRAMS, max_pack: MAX_PACK, ..Settings::default() };
     upstream(settings, reach, policy)
 }
 

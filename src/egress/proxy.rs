@@ -241,6 +241,14 @@ impl NoProxy {
         self.domains.push(Domain { suffix, itself, port: port.to_owned() });
     }
 
+    /// Whether an entry names this host, or the domain that it is in; a port is no matter.
+    pub(super) fn names(&self, host: &str) -> bool {
+        let name = |d: &Domain| host.ends_with(&d.suffix) || (d.itself && host == &d.suffix[1..]);
+        let address =
+            |ip: IpAddr| self.networks.iter().any(|n| n.contains(&ip)) || self.addresses.iter().any(|(own, _)| *own == ip);
+        self.all || self.domains.iter().any(name) || host.parse::<IpAddr>().is_ok_and(|ip| address(ip.to_canonical()))
+    }
+
     pub(super) fn matches(&self, host: &str, ip: Option<IpAddr>, port: u16) -> bool {
         let port = port.to_string();
         let same_port = |wanted: &str| wanted.is_empty() || wanted == port;

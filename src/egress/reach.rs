@@ -33,6 +33,11 @@ impl Reach {
         Err(EgressError::Internal { host: host.to_owned(), address })
     }
 
+    /// Whether the configuration names a host as one of its own.
+    pub fn names(&self, host: &str) -> bool {
+        self.internal.names(&host.to_ascii_lowercase())
+    }
+
     /// The same where somebody else looks the name up, as far as that can be told from the name.
     ///
     /// # Errors

@@ -39,8 +39,8 @@ pub(super) struct GoCommand {
     files: Vec<(&'static str, Secret)>,
     limit: Duration,
     turns: Semaphore,
-    /// Versions that are being downloaded, each by one go command at a time: what it made is taken away afterwards.
-    downloads: Cache<String, Arc<Mutex<()>>>,
+    /// Modules that are being worked on, each by one go command at a time.
+    modules: Cache<String, Arc<Mutex<()>>>,
 }
 
 /// A module of a repository that is not git's.
@@ -97,7 +97,7 @@ impl GoCommand {
         environment
             .extend(access.tls.authorities.as_ref().map(|file| ("SSL_CERT_FILE".into(), file.to_string_lossy().into_owned())));
         let files = home::files(settings, access);
-        Self { folder, environment, files, limit: access.limits.total, turns: Semaphore::new(AT_ONCE), downloads: Cache::new(1000) }
+        Self { folder, environment, files, limit: access.limits.total, turns: Semaphore::new(AT_ONCE), modules: Cache::new(1000) }
     }
 
     /// Runs it for a repository of this system: a page that names another one to it than it named to modgate gets nowhere.
@@ -235,6 +235,12 @@ impl Foreign {
         self.system
     }
 
+    /// The turn to work on the module: what one go command is done with is taken away, and another may be about to read it.
+    fn turn(&self) -> Arc<Mutex<()>> {
+        let Ok(turn) = self.go.modules.get_or_insert_with(self.path.as_str(), || Ok::<_, Infallible>(Arc::default()));
+        turn
+    }
+
     async fn run(&self, arguments: &[&str]) -> Result<Printed, VcsError> {
         match self.go.run(self.system, arguments).await {
             Err(e) if self.system == "svn" => Err(self.go.perhaps_unreachable(&self.url, e).await),
@@ -244,6 +250,8 @@ impl Foreign {
 
     /// The versions that its tags name.
     pub async fn list(&self) -> Result<VersionList, VcsError> {
+        let turn = self.turn();
+        let _turn = turn.lock().await;
         let printed = self.run(&["list", "-m", "-e", "-versions", "-json", &format!("{}@latest", self.path)]).await?;
         Ok(VersionList::from_versions(printed.versions.iter().filter_map(|text| Version::parse(text).ok())))
     }
@@ -259,6 +267,8 @@ impl Foreign {
     }
 
     async fn stat(&self, query: &str) -> Result<Info, VcsError> {
+        let turn = self.turn();
+        let _turn = turn.lock().await;
         let printed = self.run(&["list", "-m", "-e", "-json", &format!("{}@{query}", self.path)]).await?;
         let mut json = serde_json::Map::new();
         json.insert("Version".into(), printed.version.clone().into());
@@ -301,10 +311,9 @@ impl Foreign {
 
     /// Has the go command make a version; its zip, opened, its go.mod, and the zip's length.
     async fn download(&self, version: &ModuleVersion) -> Result<(std::fs::File, Bytes, u64), VcsError> {
-        let text = version.to_string();
-        let Ok(turn) = self.go.downloads.get_or_insert_with(&text, || Ok::<_, Infallible>(Arc::default()));
+        let turn = self.turn();
         let _turn = turn.lock().await;
-        let printed = self.run(&["mod", "download", "-json", &text]).await?;
+        let printed = self.run(&["mod", "download", "-json", &version.to_string()]).await?;
         if printed.version != version.version.as_str() {
             return Err(VcsError::not_found(format!("{version}: resolves to version {}", printed.version)));
         }

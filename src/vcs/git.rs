@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use super::error::VcsError;
 use super::fetch::Mirror;
-use super::remote::{Access, Pinned, RepoUrl, pin};
+use super::remote::{Access, Named, Pinned, RepoUrl, pin};
 use super::words::{classified, tells_damage};
 use crate::egress::{EgressHandle, Reach};
 use crate::module::zip::MAX_GO_MOD;
@@ -43,6 +43,8 @@ pub(super) struct Git {
     pub(super) access: Access,
     pub(super) reach: Reach,
     pub(super) egress: EgressHandle,
+    /// The largest file that a fetch may write.
+    pub(super) max_file: u64,
     /// The folder of mirrors.
     pub(super) mirrors: PathBuf,
     /// Programs at work at the same time on mirrors.
@@ -60,8 +62,7 @@ pub(super) struct Refs(BTreeMap<String, Hash>);
 pub(super) struct Repository {
     pub(super) git: Arc<Git>,
     pub(super) url: RepoUrl,
-    /// Whether somebody else than the configuration named it.
-    guarded: bool,
+    named: Named,
     /// Where that one's redirects led to when they were followed last.
     moved: ArcSwapOption<RepoUrl>,
     pub(super) folder: PathBuf,
@@ -142,14 +143,14 @@ fn is_ref_name(name: &str) -> bool {
 }
 
 impl Repository {
-    pub(super) fn new(git: Arc<Git>, url: RepoUrl, guarded: bool) -> Self {
+    pub(super) fn new(git: Arc<Git>, url: RepoUrl, named: Named) -> Self {
         let name = Sha256::digest(format!("git {}", url.as_str()));
         let name = u128::from_be_bytes(std::array::from_fn(|at| name[at]));
         let folder = git.mirrors.join(format!("{name:032x}"));
         Self {
             git,
             url,
-            guarded,
+            named,
             moved: ArcSwapOption::empty(),
             folder,
             known: Mutex::default(),
@@ -274,11 +275,14 @@ impl Repository {
         let git = &self.git;
         let _turn = git.egress.turn().await?;
         let _slot = git.network.acquire().await;
-        let guarded = self.guarded;
-        let pinned =
-            if guarded { pin(url, &git.reach, &git.access.proxy, git.access.limits.connect).await? } else { Pinned::new() };
-        let run = self.command(arguments).envs(git.access.remote(url, &pinned, guarded)?);
-        run.limits(limits.0, limits.1).output().await.map_err(|e| self.classified(&e))
+        let limit = git.access.limits.connect;
+        let pinned = match self.named {
+            Named::Configured => Pinned::new(),
+            Named::ByHost => pin(url, &git.reach, &git.access.proxy, limit).await?,
+            Named::ByStranger => pin(url, &Reach::default(), &git.access.proxy, limit).await?,
+        };
+        let run = self.command(arguments).envs(git.access.remote(url, &pinned, self.named)?);
+        run.limits(limits.0, limits.1).largest_file(git.max_file).output().await.map_err(|e| self.classified(&e))
     }
 
     /// Where a guarded server's answer was a redirect, which git does not follow then: where that leads, by requests that look at each
@@ -286,7 +290,7 @@ impl Repository {
     async fn redirected(&self, url: &RepoUrl, failed: &VcsError) -> Result<Option<RepoUrl>, VcsError> {
         const SERVICE: &str = "/info/refs";
         let says_so = matches!(failed, VcsError::Broken { why, .. } if why.contains("returned error: 30"));
-        if !self.guarded || !says_so || url != &self.url {
+        if !self.named.is_guarded() || !says_so || url != &self.url {
             return Ok(None);
         }
         let asked = format!("{}{SERVICE}?service=git-upload-pack", url.as_str().trim_end_matches('/'));

@@ -27,7 +27,7 @@ mod words;
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
@@ -45,10 +45,13 @@ use crate::process::{ProcessError, Run};
 use foreign::GoCommand;
 use git::{Git, Repository};
 use meta::Entry;
+use remote::Named;
 use resolve::Remembered;
 
-/// How many repositories, pages and roots are remembered.
+/// How many pages and roots are remembered.
 const REMEMBERED: usize = 2000;
+/// How many repositories are, each with what its server has.
+const REPOSITORIES: usize = 500;
 
 /// A fetcher's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -67,6 +70,8 @@ pub struct Settings {
     pub git_config: Option<PathBuf>,
     /// How many programs may work at the same time over the network, and as many on mirrors.
     pub programs: usize,
+    /// The largest file that a fetch may write, in bytes: about the largest history.
+    pub max_pack: u64,
 }
 
 /// Fetches modules from version control.
@@ -110,13 +115,15 @@ impl Fetcher {
     pub fn new(settings: Settings, policy: &Policy, egress: EgressHandle, folder: &Path) -> std::io::Result<Self> {
         let private = folder.join("tls");
         std::fs::create_dir_all(&private)?;
+        // What lies there is as private as the repositories are.
+        std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
         let access = Access {
             proxy: policy.proxy.clone(),
             tls: TlsFiles::write(&policy.tls, &private)?,
             hosts: settings.hosts.clone(),
             netrc: settings.netrc.clone(),
             git_config: settings.git_config.clone(),
-            program: std::env::current_exe()?,
+            program: own_program()?,
             limits: policy.limits,
         };
         let foreign = GoCommand::new(folder.join("go"), &settings, &access);
@@ -124,6 +131,7 @@ impl Fetcher {
             access,
             reach: policy.reach.clone().unwrap_or_default(),
             egress: egress.clone(),
+            max_file: settings.max_pack,
             mirrors: folder.to_owned(),
             slots: Arc::new(Semaphore::new(settings.programs.max(1))),
             network: Semaphore::new(settings.programs.max(1)),
@@ -133,7 +141,7 @@ impl Fetcher {
             egress,
             git: Arc::new(git),
             foreign: Arc::new(foreign),
-            repositories: Cache::new(REMEMBERED),
+            repositories: Cache::new(REPOSITORIES),
             pages: Cache::new(REMEMBERED),
             schemes: Cache::new(REMEMBERED),
             roots: Cache::new(REMEMBERED),
@@ -150,11 +158,22 @@ impl Fetcher {
         Ok(String::from_utf8_lossy(&version).trim().to_owned())
     }
 
-    fn repository(&self, url: RepoUrl, guarded: bool) -> Arc<Repository> {
+    fn repository(&self, url: RepoUrl, named: Named) -> Arc<Repository> {
         // One that the configuration names is not the same as one that a page names, though they keep one mirror: the first is trusted.
-        let key = format!("{guarded} {}", url.as_str());
-        let make = || Ok::<_, Infallible>(Arc::new(Repository::new(Arc::clone(&self.git), url, guarded)));
+        let key = format!("{named:?} {}", url.as_str());
+        let make = || Ok::<_, Infallible>(Arc::new(Repository::new(Arc::clone(&self.git), url, named)));
         let Ok(repository) = self.repositories.get_or_insert_with(&key, make);
         repository
     }
+}
+
+/// This program's file, as it was when it was first asked for: an upgrade puts another in its place, and the system then speaks of a
+/// deleted one.
+fn own_program() -> std::io::Result<PathBuf> {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(program) = PROGRAM.get() {
+        return Ok(program.clone());
+    }
+    let program = std::env::current_exe()?;
+    Ok(PROGRAM.get_or_init(|| program).clone())
 }

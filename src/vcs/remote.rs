@@ -263,6 +263,30 @@ pub struct Access {
     pub limits: Limits,
 }
 
+/// Who named a repository. The more of a stranger that is, the less is done for it: a page must not make modgate fetch with its own
+/// logins, or from inside, what its reader may not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Named {
+    /// A rule, or the well-known form of a path.
+    Configured,
+    /// The repository's own host, by its path or page, or a host whose pages count as the configuration's (`internal_hosts`).
+    ByHost,
+    /// Any other host.
+    ByStranger,
+}
+
+impl Named {
+    /// Whether the server's addresses are looked at before git goes there.
+    pub(super) fn is_guarded(self) -> bool {
+        self != Self::Configured
+    }
+
+    /// Whether modgate shows itself there as anybody.
+    pub(super) fn has_logins(self) -> bool {
+        self != Self::ByStranger
+    }
+}
+
 /// Addresses that a host was found to have and that git has to use. Empty where it may look for itself.
 pub(super) type Pinned = Vec<IpAddr>;
 
@@ -300,20 +324,36 @@ impl Access {
         netrc_login(netrc.expose(), &Url::parse(&url.text).ok()?)
     }
 
+    /// Whether a server of http or https would be shown a login.
+    pub(super) fn has_login(&self, url: &Url) -> bool {
+        RepoUrl::parse(url.as_str()).is_ok_and(|url| self.login(&url).is_some())
+    }
+
     /// The variables of git's environment for work that stays on this machine.
     pub(super) fn local(&self) -> Variables {
         self.settings(Vec::new(), "none")
     }
 
-    /// The variables of git's environment for a repository. `guarded` says that somebody else than the configuration named it.
-    pub(super) fn remote(&self, url: &RepoUrl, pinned: &Pinned, guarded: bool) -> Result<Variables, VcsError> {
+    /// What is left of it for a repository that a stranger named.
+    fn without_logins(&self) -> Self {
+        let known_hosts = |host: &HostAccess| HostAccess { login: None, ssh_key: None, ..host.clone() };
+        let tls = TlsFiles { identity: None, ..self.tls.clone() };
+        Self { hosts: self.hosts.iter().map(known_hosts).collect(), netrc: None, git_config: None, tls, ..self.clone() }
+    }
+
+    /// The variables of git's environment for a repository.
+    pub(super) fn remote(&self, url: &RepoUrl, pinned: &Pinned, named: Named) -> Result<Variables, VcsError> {
+        if named.has_logins() { self.told(url, pinned, named) } else { self.without_logins().told(url, pinned, named) }
+    }
+
+    fn told(&self, url: &RepoUrl, pinned: &Pinned, named: Named) -> Result<Variables, VcsError> {
         let mut config: Vec<(String, String)> = vec![
             ("protocol.version".into(), "2".into()),
             ("http.lowSpeedLimit".into(), "1".into()),
             // The wait for the first byte counts as well.
             ("http.lowSpeedTime".into(), seconds(self.limits.idle.max(self.limits.first_byte))),
             // A redirect of a server that others named could lead inside; it is looked at before git goes there.
-            ("http.followRedirects".into(), if guarded { "false" } else { "initial" }.into()),
+            ("http.followRedirects".into(), if named.is_guarded() { "false" } else { "initial" }.into()),
         ];
         let mut more = Variables::new();
         if url.is_http() {
@@ -323,9 +363,11 @@ impl Access {
         let allowed = if self.git_config.is_some() { "https:http:ssh:git+ssh:ssh+git:git:file" } else { url.scheme.allowed() };
         let mut variables = self.settings(config, allowed);
         if url.scheme == Scheme::Ssh || self.git_config.is_some() {
-            more.push(("GIT_SSH_COMMAND".into(), self.ssh(url, pinned)?.into()));
+            more.push(("GIT_SSH_COMMAND".into(), self.ssh(url, pinned, named)?.into()));
             more.push(("GIT_SSH_VARIANT".into(), "ssh".into()));
-            more.extend(std::env::var_os("SSH_AUTH_SOCK").map(|socket| ("SSH_AUTH_SOCK".into(), socket)));
+            more.extend(
+                std::env::var_os("SSH_AUTH_SOCK").filter(|_| named.has_logins()).map(|socket| ("SSH_AUTH_SOCK".into(), socket)),
+            );
             if let Some(proxy) = self.proxy.for_ssh(url.host(), url.port()) {
                 more.push((CONNECT_PROXY.into(), proxy.url_with_login().expose().into()));
                 more.extend(self.tls.authorities.as_ref().map(|file| (CONNECT_CA.into(), file.into())));
@@ -369,7 +411,7 @@ impl Access {
     }
 
     /// The command that git reaches ssh servers by.
-    fn ssh(&self, url: &RepoUrl, pinned: &Pinned) -> Result<String, VcsError> {
+    fn ssh(&self, url: &RepoUrl, pinned: &Pinned, named: Named) -> Result<String, VcsError> {
         let mut options = vec![
             "BatchMode=yes".to_owned(),
             "ControlMaster=no".into(),
@@ -387,6 +429,10 @@ impl Access {
         }
         if let Some(file) = host.and_then(|h| h.ssh_key.as_ref()) {
             options.extend([format!("IdentityFile={}", ssh_path(file)?), "IdentitiesOnly=yes".into(), "IdentityAgent=none".into()]);
+        }
+        if !named.has_logins() {
+            // Nor by the keys that this user has.
+            options.extend(["IdentityFile=none", "IdentitiesOnly=yes", "IdentityAgent=none"].map(str::to_owned));
         }
         if self.proxy.for_ssh(url.host(), url.port()).is_some() {
             let program = quoted(&self.program.to_string_lossy().replace('%', "%%"));

@@ -12,7 +12,7 @@ use super::error::VcsError;
 use super::foreign::Foreign;
 use super::hosts::{ByPath, OTHERS, by_path};
 use super::meta::{self, Entry, MAX_PAGE};
-use super::remote::{RepoUrl, Scheme};
+use super::remote::{Named, RepoUrl, Scheme};
 use super::revision::Module;
 use super::rules::{Match, Matched, Template};
 use super::{Fetcher, Source};
@@ -83,28 +83,28 @@ impl Fetcher {
             return Err(VcsError::not_found(format!("no repository: those of {} lie below this path", rule.pattern)));
         }
         match by_path(path.as_str()).map_err(VcsError::not_found)? {
-            ByPath::Known(root) => self.module(path, &root, &format!("https://{root}"), "", false).map(Source::Git),
+            ByPath::Known(root) => self.module(path, &root, &format!("https://{root}"), "", Named::Configured).map(Source::Git),
             ByPath::Other(system) => self.foreign(path, system, &format!("https://{path}")).await,
             ByPath::Suffix(root) => {
                 let key = key(&root, self.is_insecure(path.as_str()));
                 let url = remembered(&self.schemes, &key, self.by_schemes(path, &root)).await?;
-                self.module(path, &root, &url, "", true).map(Source::Git)
+                self.module(path, &root, &url, "", Named::ByHost).map(Source::Git)
             }
             ByPath::Nothing => self.by_page(path).await,
         }
     }
 
-    /// A module of a repository; `guarded` says that the configuration did not name its host.
-    fn module(&self, path: &ModulePath, root: &str, url: &str, subdir: &str, guarded: bool) -> Result<Module, VcsError> {
+    /// A module of a repository.
+    fn module(&self, path: &ModulePath, root: &str, url: &str, subdir: &str, named: Named) -> Result<Module, VcsError> {
         let url = RepoUrl::parse(url).map_err(|why| VcsError::not_found(format!("unrecognized import path \"{path}\": {why}")))?;
-        if guarded && url.scheme() == Scheme::File {
+        if named.is_guarded() && url.scheme() == Scheme::File {
             return Err(VcsError::not_found(format!("unrecognized import path \"{path}\": file URL disallowed")));
         }
-        if guarded && !url.scheme().is_secure() && !self.is_insecure(path.as_str()) {
+        if named.is_guarded() && !url.scheme().is_secure() && !self.is_insecure(path.as_str()) {
             let why = format!("{} is not asked without encryption unless insecure names the path", url.authority());
             return Err(VcsError::not_found(format!("unrecognized import path \"{path}\": {why}")));
         }
-        Module::new(path.clone(), root, subdir, self.repository(url, guarded))
+        Module::new(path.clone(), root, subdir, self.repository(url, named))
     }
 
     fn is_insecure(&self, path: &str) -> bool {
@@ -121,7 +121,7 @@ impl Fetcher {
             (!matched.is_empty()).then(|| (rule.clone(), matched))
         };
         let (rule, matched) = self.settings.rules.iter().find_map(matching)?;
-        let of = |m: &Matched| self.module(path, &m.root, &rule.repo.fill(m), &rule.subdir, false);
+        let of = |m: &Matched| self.module(path, &m.root, &rule.repo.fill(m), &rule.subdir, Named::Configured);
         if let [one] = matched.as_slice() {
             return Some(of(one));
         }
@@ -151,7 +151,7 @@ impl Fetcher {
         let mut failures = Vec::new();
         for scheme in schemes {
             let url = format!("{scheme}://{plain}");
-            match self.module(path, root, &url, "", true)?.repository.refs().await {
+            match self.module(path, root, &url, "", Named::ByHost)?.repository.refs().await {
                 Ok(_) => return Ok(url),
                 Err(e @ VcsError::NoTurn(_)) => return Err(e),
                 Err(e) => failures.push((scheme, e)),
@@ -193,12 +193,30 @@ impl Fetcher {
         let url = Url::parse(url).ok().filter(Url::has_host);
         let url =
             url.ok_or_else(|| VcsError::not_found(format!("unrecognized import path \"{path}\": its repository has no URL")))?;
+        self.not_ours(path, &url)?;
         let access = &self.git.access;
         let (host, port) = (bare(url.host_str().unwrap_or_default()), url.port_or_known_default().unwrap_or(0));
         // These programs know proxies for http alone, and none for this machine.
         let proxied = matches!(url.scheme(), "http" | "https") && host != "localhost" && access.proxy.for_url(&url).is_some();
         self.git.reach.admit(host, port, proxied, access.limits.connect).await?;
         Ok(Source::Foreign(Foreign::new(Arc::clone(&self.foreign), path.clone(), system, url)))
+    }
+
+    /// Who it is that a page of a path's host names another host as.
+    fn named(&self, path: &ModulePath, host: &str) -> Named {
+        let own = path.as_str().split('/').next().unwrap_or_default();
+        if own.eq_ignore_ascii_case(host) || self.git.reach.names(own) { Named::ByHost } else { Named::ByStranger }
+    }
+
+    /// Refuses what a stranger's page names where it would be asked with a login of modgate's or inside its network.
+    fn not_ours(&self, path: &ModulePath, url: &Url) -> Result<(), VcsError> {
+        let host = bare(url.host_str().unwrap_or_default());
+        let ours = self.git.reach.names(host) || self.git.access.has_login(url);
+        if ours && self.named(path, host) == Named::ByStranger {
+            let why = format!("its page leads to {host}, which it may not unless internal_hosts names the page's host");
+            return Err(VcsError::Denied(format!("unrecognized import path \"{path}\": {why}")));
+        }
+        Ok(())
     }
 
     async fn by_entry(&self, path: &ModulePath, entry: &Entry) -> Result<Source, VcsError> {
@@ -211,13 +229,17 @@ impl Fetcher {
             return Err(unknown(format!("subdirectory {subdir:?} in go-import is not one")));
         }
         match entry.vcs.as_str() {
-            "git" => self.module(path, &entry.prefix, &entry.url, subdir, true).map(Source::Git),
+            "git" => {
+                let host = Url::parse(&entry.url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+                self.module(path, &entry.prefix, &entry.url, subdir, self.named(path, &host)).map(Source::Git)
+            }
             "mod" => {
                 let url = Url::parse(&entry.url).map_err(|e| unknown(format!("the URL of its module proxy is none ({e})")))?;
                 let secure = url.scheme() == "https" || (url.scheme() == "http" && self.is_insecure(path.as_str()));
                 let bare = url.query().is_none() && url.fragment().is_none();
                 let plain = bare && url.host_str().is_some() && url.username().is_empty() && url.password().is_none();
                 if secure && plain {
+                    self.not_ours(path, &url)?;
                     Ok(Source::Proxy(url))
                 } else {
                     Err(unknown("the URL of its module proxy cannot be used".into()))

@@ -143,10 +143,17 @@ fn servers_of_the_own_network_are_reached_where_the_configuration_names_them() {
     let web = Web::new();
     let port = web.git.address.rsplit(':').next().unwrap();
     web.page("x.test/in", Web::head(&tag(&format!("x.test/in git http://{}/one", web.git.address))));
-    for (internal, status) in
-        [("127.0.0.0/8", 200), (&*format!("127.0.0.1:{port}"), 200), ("127.0.0.1:1", 502), ("10.0.0.0/8", 502)]
-    {
-        let gate = web.gate(&format!("insecure = [\"x.test\"]\nno_proxy = [\"127.0.0.1\"]\ninternal_hosts = [{internal:?}]"));
+    // A page that is not the company's leads nowhere inside, whatever else is named.
+    let rows = [
+        ("127.0.0.0/8,x.test", 200),
+        (&*format!("127.0.0.1:{port},x.test"), 200),
+        ("127.0.0.1:1,x.test", 502),
+        ("10.0.0.0/8,x.test", 502),
+        ("127.0.0.0/8", 502),
+    ];
+    for (internal, status) in rows {
+        let internal_hosts: Vec<&str> = internal.split(',').collect();
+        let gate = web.gate(&format!("insecure = [\"x.test\"]\nno_proxy = [\"127.0.0.1\"]\ninternal_hosts = {internal_hosts:?}"));
         web.git.forget();
         let answer = list(&gate, "x.test/in");
         assert_eq!(answer.status, status, "{internal}: {}", answer.text());
@@ -205,6 +212,15 @@ fn who_modgate_is_learn_only_those_for_whom_it_is_meant() {
         head.to_ascii_lowercase().contains("authorization: basic y2k6ahvzaa==")
     };
     assert!(shown("/a?go-get=1"));
+    // A stranger's page cannot have modgate fetch by its own logins what the page's reader may not have.
+    for (path, tagged) in
+        [("y.test/git", "y.test/git git https://git.test/one"), ("y.test/mod", "y.test/mod mod https://git.test/p")]
+    {
+        web.page(path, Web::head(&tag(tagged)));
+        let answer = list(&gate, path);
+        assert_eq!(answer.status, 502, "{path}: {}", answer.text());
+        assert!(answer.text().contains("denied: "), "{path}: {}", answer.text());
+    }
     // Redirects lose them, even those that come back; a host without an entry never gets any.
     let to = |url: &str| Reply::Full(302, vec![("Location".into(), url.into())], Vec::new());
     web.page("x.test/b", to("https://y.test/b2?go-get=1"));

@@ -182,7 +182,10 @@ fn modules_of_mercurial_and_subversion_are_those_of_the_go_command() {
     for (((module, query, begins), direct), through) in rows.iter().zip(&direct).zip(&through) {
         for key in ["Version", "Sum", "GoModSum"] {
             if direct[key] != through[key] {
-                wrong.push(format!("{module}@{query}: {key} is {}, through modgate {}", direct[key], through[key]));
+                wrong.push(format!(
+                    "{module}@{query}: {key} is {}, through modgate {} ({})",
+                    direct[key], through[key], through["Error"]
+                ));
             }
         }
         let right = match *begins {
