@@ -73,20 +73,21 @@ impl Repository {
         write().map_err(|e: std::io::Error| VcsError::broken(format!("a mirror of the repository cannot be made: {e}")))
     }
 
-    /// Fetches one commit; by itself where a ref leads to it and history was not needed so far.
-    pub(super) async fn bring(self: &Arc<Self>, hash: &Hash, name: Option<&str>) -> Result<(), VcsError> {
+    /// Fetches one commit; by itself where a ref leads to it and history was not needed so far. It was not there when so much had been
+    /// added.
+    pub(super) async fn bring(self: &Arc<Self>, hash: &Hash, name: Option<&str>, additions: u64) -> Result<(), VcsError> {
         let mut mirror = self.mirror().await?;
-        let done = self.bring_into(&mut mirror, hash, name).await;
-        mirror.noting(done)
-    }
-
-    async fn bring_into(self: &Arc<Self>, mirror: &mut Mirror, hash: &Hash, name: Option<&str>) -> Result<(), VcsError> {
         let _lock = self.lock().await?;
         self.make(hash.len() == 64)?;
         // Who was waited for may have brought it.
-        if self.has(hash).await {
+        if additions != self.additions.load(Ordering::Acquire) && self.has(hash).await {
             return Ok(());
         }
+        let done = self.bring_into(&mut mirror, name).await;
+        mirror.noting(done)
+    }
+
+    async fn bring_into(self: &Arc<Self>, mirror: &mut Mirror, name: Option<&str>) -> Result<(), VcsError> {
         if let Some(name) = name {
             let here = if name == "HEAD" { "refs/modgate/head" } else { name };
             let depth: &[&str] = if self.is_whole() { &[] } else { &["--depth=1"] };
@@ -94,11 +95,10 @@ impl Repository {
                 Err(e @ (VcsError::NoTurn(_) | VcsError::Denied(_) | VcsError::Broken { hangs: true, .. })) => return Err(e),
                 // Whatever went wrong with one alone, it may not with all.
                 Err(e) => tracing::debug!(repository = self.url.as_str(), error = %e, "one ref could not be fetched by itself"),
-                Ok(()) if self.has(hash).await => {
+                Ok(()) => {
                     self.tidy();
                     return Ok(());
                 }
-                Ok(()) => {}
             }
         }
         let refs = self.refs().await?;
@@ -130,9 +130,10 @@ impl Repository {
         if refs.iter().next().is_none() {
             return Ok(());
         }
-        self.fetch(&["--prune"], &ALL).await?;
-        // In two steps: some versions of git do not fetch everything by one.
-        if self.folder.join("shallow").exists() {
+        let is_shallow = || self.folder.join("shallow").exists();
+        self.fetch(if is_shallow() { &["--prune", "--unshallow"] } else { &["--prune"] }, &ALL).await?;
+        // Where some refs are new, git asks for the history of these alone; now none is.
+        if is_shallow() {
             self.fetch(&["--unshallow"], &ALL).await?;
         }
         let marked = std::fs::write(self.folder.join(WHOLE), "");
@@ -150,6 +151,7 @@ impl Repository {
             all.chain([url]).chain(refspecs.iter().map(|r| (*r).to_owned())).collect()
         };
         let done = self.network((self.git.access.limits.total, MAX_TEXT), arguments).await;
+        self.additions.fetch_add(1, Ordering::Release);
         self.end_writing(!matches!(done, Err(VcsError::Broken { hangs: true, .. })));
         done.map(|_| ())
     }
@@ -181,7 +183,11 @@ impl Repository {
                 Ok(()) if is_at(&file, &path) => return Ok(file),
                 // It was removed together with the mirror.
                 Ok(()) => {}
-                Err(std::fs::TryLockError::WouldBlock) if Instant::now() < deadline => tokio::time::sleep(LOCK_AGAIN).await,
+                Err(std::fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    // Whoever holds it may add something.
+                    self.additions.fetch_add(1, Ordering::Release);
+                    tokio::time::sleep(LOCK_AGAIN).await;
+                }
                 Err(std::fs::TryLockError::WouldBlock) => return Err(VcsError::broken("another process keeps the mirror locked")),
                 Err(std::fs::TryLockError::Error(e)) => return Err(failed(e)),
             }
@@ -189,12 +195,11 @@ impl Repository {
     }
 
     fn is_untidy(&self) -> bool {
-        let pieces = |folder: &str| std::fs::read_dir(self.folder.join("objects").join(folder)).map_or(0, Iterator::count);
-        // As git itself has it: one of 256 folders of loose objects stands for all.
-        pieces("pack") / 2 > MANY_PACKS || pieces("17") >= 27
+        // A pack and its index; whatever is fetched comes as one.
+        std::fs::read_dir(self.folder.join("objects/pack")).map_or(0, Iterator::count) / 2 > MANY_PACKS
     }
 
-    /// Packs a mirror of many pieces anew, beside those who read it.
+    /// Packs a mirror of many packs anew, beside those who read it.
     fn tidy(self: &Arc<Self>) {
         if !self.is_untidy() {
             return;

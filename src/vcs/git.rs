@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -68,8 +68,20 @@ pub(super) struct Repository {
     pub(super) folder: PathBuf,
     known: Mutex<Known>,
     pub(super) mirror: Mutex<Mirror>,
+    /// How often something may have been added to the mirror.
+    pub(super) additions: AtomicU64,
+    /// The commit that was read last: `.info`, `.mod` and `.zip` of a version are asked for one after the other.
+    last: ArcSwapOption<Read>,
     /// Whether git found the mirror damaged; it is made anew then before it is used again.
     pub(super) damaged: AtomicBool,
+}
+
+/// Files of a commit, as they were read.
+#[derive(Debug)]
+struct Read {
+    hash: Hash,
+    paths: Vec<String>,
+    commit: Commit,
 }
 
 /// What is known of the server.
@@ -81,7 +93,7 @@ struct Known {
 }
 
 /// A commit's time, and the files that were asked for, by their paths.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Commit {
     pub(super) time: Timestamp,
     pub(super) files: Vec<Option<Bytes>>,
@@ -155,6 +167,8 @@ impl Repository {
             folder,
             known: Mutex::default(),
             mirror: Mutex::default(),
+            additions: AtomicU64::new(0),
+            last: ArcSwapOption::empty(),
             damaged: AtomicBool::new(false),
         }
     }
@@ -331,14 +345,24 @@ impl Repository {
 
     /// Facts about a commit, which is fetched where the mirror does not have it. `name` is a ref that leads to it, where there is one.
     pub(super) async fn commit(self: &Arc<Self>, hash: &Hash, name: Option<&str>, paths: &[String]) -> Result<Commit, VcsError> {
+        let additions = self.additions.load(Ordering::Acquire);
         if self.is_made() {
+            let last = self.last.load_full();
+            if let Some(last) = last.filter(|last| last.hash == *hash && last.paths == paths) {
+                return Ok(last.commit.clone());
+            }
             match self.read(hash, paths).await {
                 Ok(Some(commit)) => return Ok(commit),
                 Err(e) if self.is_made() => return Err(e),
                 Ok(None) | Err(_) => {}
             }
         }
-        self.bring(hash, name).await?;
+        self.bring(hash, name, additions).await?;
+        if let Some(commit) = self.read(hash, paths).await? {
+            return Ok(commit);
+        }
+        // The ref leads elsewhere by now; the commit may still be part of a history.
+        self.bring_all(&self.refs().await?).await?;
         let missing = || VcsError::not_found(format!("unknown revision {hash}: the server has no such commit"));
         self.read(hash, paths).await?.ok_or_else(missing)
     }
@@ -353,10 +377,14 @@ impl Repository {
             Err(ProcessError::TooMuch { .. }) => return Err(VcsError::not_found("a go.mod or LICENSE larger than 16 MiB")),
             answered => answered.map_err(|e| self.classified(&e))?,
         };
+        let small = answered.len() <= MAX_KEPT;
         let mut rest = Bytes::from(answered);
         let Some(head) = blob(&mut rest, "commit") else { return Ok(None) };
         let time = committed(&head).ok_or_else(|| VcsError::not_found(format!("commit {hash} has no time that can be read")))?;
-        Ok(Some(Commit { time, files: paths.iter().map(|_| blob(&mut rest, "blob")).collect() }))
+        let commit = Commit { time, files: paths.iter().map(|_| blob(&mut rest, "blob")).collect() };
+        let read = || Arc::new(Read { hash: Arc::clone(hash), paths: paths.to_vec(), commit: commit.clone() });
+        self.last.store(small.then(read));
+        Ok(Some(commit))
     }
 
     /// The commit whose hash begins so, among all that branches and tags lead to.
@@ -444,6 +472,8 @@ impl Repository {
     }
 }
 
+/// The most bytes of a commit and its files that are kept in memory.
+const MAX_KEPT: usize = 64 << 10;
 /// The largest file that is read of a commit.
 #[expect(clippy::cast_possible_truncation, reason = "16 MiB")]
 const MAX_FILE: usize = MAX_GO_MOD as usize;

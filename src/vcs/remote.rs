@@ -349,6 +349,8 @@ impl Access {
     fn told(&self, url: &RepoUrl, pinned: &Pinned, named: Named) -> Result<Variables, VcsError> {
         let mut config: Vec<(String, String)> = vec![
             ("protocol.version".into(), "2".into()),
+            // A pack stays one: a file for each of its objects takes several times as long, to write and to read.
+            ("fetch.unpackLimit".into(), "1".into()),
             ("http.lowSpeedLimit".into(), "1".into()),
             // The wait for the first byte counts as well.
             ("http.lowSpeedTime".into(), seconds(self.limits.idle.max(self.limits.first_byte))),

@@ -168,6 +168,7 @@ impl Module {
         }
         let head = refs.get("HEAD").ok_or_else(|| VcsError::not_found(format!("{}: no commits", self.path)))?;
         let found = Found { hash: Arc::clone(head), reference: Some("HEAD".into()) };
+        self.foresee(&found, &refs, Asked("")).await?;
         let revision = self.open(found, &refs, "").await?;
         let version = self.version_of(&revision, &refs, None, Asked("")).await?;
         self.written(&revision, &refs, &version, Asked(""))
@@ -209,6 +210,7 @@ impl Module {
         let refs = self.repository.refs().await?;
         let named =
             found.reference.as_deref().and_then(|r| r.strip_prefix("refs/tags/")).filter(|tag| *tag == name).map(str::to_owned);
+        self.foresee(&found, &refs, asked).await?;
         let revision = self.open(found, &refs, text).await?;
         let version = self.version_of(&revision, &refs, named.as_deref(), asked).await?;
         Ok((revision, refs, version))
@@ -248,6 +250,20 @@ impl Module {
         }
         let found = if is_hash { repository.find(name).await? } else { None };
         found.map(|hash| Found { hash, reference: None }).ok_or_else(|| VcsError::not_found(format!("unknown revision {name}")))
+    }
+
+    /// Brings all history at once where it will be needed. Else the commit would be fetched alone first, then the highest version for
+    /// what it retracts, and history after all.
+    async fn foresee(&self, found: &Found, refs: &Arc<Refs>, asked: Asked<'_>) -> Result<(), VcsError> {
+        if self.hangs_on_history(found, refs, asked) { self.repository.bring_all(refs).await } else { Ok(()) }
+    }
+
+    /// Whether the tags before a commit say its version, as far as that can be told without them: none at it does, and there are others.
+    fn hangs_on_history(&self, found: &Found, refs: &Refs, asked: Asked<'_>) -> bool {
+        let (prefix, suffix) = (self.tag_prefix(), self.suffix());
+        let fits = |tag: &str| self.version_of_tag(tag).is_some_and(|(version, _)| major_fits(suffix, &version));
+        let mut versions = refs.tags(&prefix).filter(|(tag, _)| fits(tag)).map(|(_, hash)| hash).peekable();
+        !is_semver(asked.0) && versions.peek().is_some() && versions.all(|hash| *hash != found.hash)
     }
 
     /// Opens a commit, with the files that are likely to be asked for.

@@ -122,7 +122,9 @@ impl Setting {
     }
 
     fn config(&self) -> String {
-        self.config_with("insecure = [\"svn.example\"]\ninternal_hosts = [\"localhost\", \"127.0.0.1\"]\n")
+        self.config_with(
+            "insecure = [\"svn.example\"]\ninternal_hosts = [\"localhost\", \"127.0.0.1\", \"hg.example\", \"svn.example\"]\n",
+        )
     }
 
     fn config_with(&self, more: &str) -> String {
@@ -257,7 +259,7 @@ fn mercurial_goes_through_the_proxy_and_logs_in() {
     let _nginx = Nginx::start(dir, &server.replace("PORT", &port.to_string()).replace("HG", &setting.hg.address));
     let host = format!("127.0.0.2:{port}");
     setting.page("login.example/m", "hg", &format!("http://{host}/"));
-    let more = "insecure = [\"login.example\"]\ninternal_hosts = [\"127.0.0.2\"]\n";
+    let more = "insecure = [\"login.example\"]\ninternal_hosts = [\"127.0.0.2\", \"login.example\"]\n";
     let login = format!("credentials = {{ {host:?} = {{ username = \"ci\", password_file = \"{{dir}}/password\" }} }}\n");
     for (credentials, status) in [(login.as_str(), 200), ("", 502)] {
         let dir = TempDir::new().unwrap();
