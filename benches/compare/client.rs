@@ -17,7 +17,7 @@ use crate::{Result, stopped};
 const WAIT: Duration = Duration::from_secs(60);
 /// The longest time of a whole answer.
 const LIMIT: Duration = Duration::from_secs(120);
-/// The largest body that is kept to be read again.
+/// The largest body that is kept to be read again, where many are under way.
 const KEPT: usize = 1 << 20;
 
 /// A digest of a body.
@@ -48,7 +48,7 @@ pub(crate) fn check(address: &str, paths: &[String], data: &Data) -> Result<u64>
                 while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed))
                     && !stopped()
                 {
-                    match connect(address).and_then(|stream| get(stream, address, path)) {
+                    match connect(address).and_then(|stream| get(stream, address, path, KEPT)) {
                         Ok(got) if is_right(&got, path, data) => continue,
                         Ok(got) => failure_of(&failure, format!("{path}: status {} or another body", got.status)),
                         Err(e) => failure_of(&failure, format!("{path}: {e}")),
@@ -106,7 +106,7 @@ pub(crate) fn herd(address: &str, path: &str, clients: usize, truth: &Sum) -> He
         let ask = || {
             let stream = connect(address);
             start.wait();
-            stream.and_then(|stream| get(stream, address, path)).ok()
+            stream.and_then(|stream| get(stream, address, path, KEPT)).ok()
         };
         let threads: Vec<_> = (0..clients).map(|_| scope.spawn(ask)).collect();
         threads.into_iter().map(|thread| thread.join().ok().flatten()).collect()
@@ -120,6 +120,12 @@ pub(crate) fn herd(address: &str, path: &str, clients: usize, truth: &Sum) -> He
     Herd { first_byte: sorted(|got| got.first_byte), total: sorted(|got| got.total), wrong: (clients - right.len()) as u64 }
 }
 
+/// One answer by itself: its status and its whole body.
+pub(crate) fn whole(address: &str, path: &str) -> io::Result<(u16, Vec<u8>)> {
+    let got = get(connect(address)?, address, path, usize::MAX)?;
+    Ok((got.status, got.body))
+}
+
 fn connect(address: &str) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
@@ -128,7 +134,7 @@ fn connect(address: &str) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn get(mut stream: TcpStream, address: &str, path: &str) -> io::Result<Got> {
+fn get(mut stream: TcpStream, address: &str, path: &str, kept: usize) -> io::Result<Got> {
     let started = Instant::now();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut reader = BufReader::with_capacity(128 << 10, stream);
@@ -147,7 +153,7 @@ fn get(mut stream: TcpStream, address: &str, path: &str) -> io::Result<Got> {
     let mut take = |piece: &[u8]| {
         first_byte.get_or_insert_with(|| started.elapsed());
         digest.update(piece);
-        if body.len() + piece.len() <= KEPT {
+        if body.len() + piece.len() <= kept {
             body.extend_from_slice(piece);
         }
         if started.elapsed() < LIMIT && !stopped() { Ok(()) } else { Err(io::Error::from(io::ErrorKind::TimedOut)) }

@@ -96,7 +96,7 @@ fn zip(name: &str, go_mod: &str, bulk: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// Bytes of a xorshift generator.
-fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64 ^ (seed << 17);
     let mut out = Vec::with_capacity(bytes + 8);
     while out.len() < bytes {

@@ -8,12 +8,16 @@
 //! | `medium` | 8 zips of 2 MB, by 16 connections |
 //! | `large` | 3 zips of 30 MB and one of 60 MB, by 16 connections |
 //! | `herd` | one zip of 20 MB that nobody has yet, by 64 clients at once; the upstream waits 200 ms and sends 5 MB/s |
+//! | `vcs` | versions, lists and a branch out of git repositories, by one client; see below |
 //!
-//! All but the last are warm: each server has answered each path before, and its answers were compared with the upstream's
+//! All but the last two are warm: each server has answered each path before, and its answers were compared with the upstream's
 //! bodies (SHA-256), as they are once more in the end. The measure is the CPU time that a server's whole process tree takes for a
 //! request or a gigabyte, since rates say more about the load and the machine's other work than about the server. Servers are
 //! measured next to each other in time, round after round, and compared with nginx, a caching reverse proxy that knows nothing of
 //! modules, inside a round: such ratios hold where absolute figures do not.
+//!
+//! `vcs` is about waiting: how long it takes a server that has nothing yet, or only older versions of the same repository, to
+//! answer the first who asks (`vcs.rs`). Those that leave this to the go command take part.
 //!
 //! Needs nginx and wrk from Debian's packages. `ROUNDS` (3) and `SECS` (3) say how often and how long each workload is
 //! measured. Further servers take part when `COMPARE_GOPROXY` (goproxy.github.io's), `COMPARE_GOPROXYIO` (goproxy.io's),
@@ -27,6 +31,12 @@ mod measure;
 mod peers;
 mod report;
 mod upstream;
+mod vcs;
+
+/// Repositories and their server, as the tests have them.
+#[path = "../../tests/support/git.rs"]
+#[allow(clippy::unwrap_used, unreachable_pub, reason = "written for tests, where whoever cannot go on ends")]
+mod git;
 
 use std::io::{Write, stderr, stdout};
 use std::process::{Command, ExitCode};
@@ -40,9 +50,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use data::{Data, HERD};
 use load::{Load, Wrk};
 use measure::{Used, Watch};
-use peers::{OWN, Peer, Server};
-use report::{HerdRow, Row, median};
+use peers::{OWN, Peer, Server, Source};
+use report::{HerdRow, Row, VcsRow, median};
 use upstream::Upstream;
+use vcs::{VCS, Vcs};
 
 /// Whatever went wrong, in words for who started the benchmark.
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
@@ -114,6 +125,7 @@ fn run() -> Result<bool> {
     let workloads: Vec<&Workload> = WORKLOADS.iter().filter(|w| wanted.contains(&w.name)).collect();
     let rows = if workloads.is_empty() { Vec::new() } else { bench.warm(&workloads)? };
     let herds = if wanted.contains(&HERD_NAME) { bench.herds()? } else { Vec::new() };
+    let of_git = if wanted.contains(&VCS) { Vcs::make()?.rounds(&bench.peers, rounds)? } else { Vec::new() };
 
     let mut out = stdout();
     writeln!(out, "{}\n", bench.head()?)?;
@@ -124,14 +136,20 @@ fn run() -> Result<bool> {
         writeln!(out, "{HERD_NAME}: {HERD_CLIENTS} clients, one cold zip of 20 MB, upstream 200 ms + 5 MB/s\n")?;
         writeln!(out, "{}", report::herds(&herds)?)?;
     }
+    if !of_git.is_empty() {
+        writeln!(out, "{VCS}: modules out of git repositories, asked for by one client\n")?;
+        writeln!(out, "{}", report::vcs(&of_git)?)?;
+    }
     let own_wrong = rows.iter().filter(|r| r.peer == OWN).map(|r| r.wrong).sum::<u64>()
-        + herds.iter().filter(|r| r.peer == OWN).map(|r| r.wrong).sum::<u64>();
+        + herds.iter().filter(|r| r.peer == OWN).map(|r| r.wrong).sum::<u64>()
+        // What they make is compared with what the others make, and the truth is with any of them.
+        + of_git.iter().map(|r: &VcsRow| r.wrong).sum::<u64>();
     Ok(own_wrong == 0)
 }
 
 /// The workloads named on the command line; all where none is.
 fn wanted(arguments: impl Iterator<Item = String>) -> Result<Vec<&'static str>> {
-    let names: Vec<&str> = WORKLOADS.iter().map(|w| w.name).chain([HERD_NAME]).collect();
+    let names: Vec<&str> = WORKLOADS.iter().map(|w| w.name).chain([HERD_NAME, VCS]).collect();
     let mut wanted = Vec::new();
     for argument in arguments.filter(|a| a != "--bench") {
         let known = names.iter().find(|name| **name == argument);
@@ -173,7 +191,7 @@ impl Bench {
         let mut wrong: Vec<(&str, &str, u64)> = Vec::new();
         for peer in &self.peers {
             say(&format!("warming {}", peer.name))?;
-            let server = peer.start(&self.upstream.address)?;
+            let server = peer.start(Source::Proxy(&self.upstream.address))?;
             for workload in workloads {
                 wrong.push((peer.name, workload.name, self.check(peer, &server, workload)?));
                 self.wrk.run(&server.address, self.data.set(workload.name), workload.connections, 1)?;
@@ -239,7 +257,7 @@ impl Bench {
                 if stopped() {
                     return Err("stopped".into());
                 }
-                let server = peer.start(&self.upstream.address)?;
+                let server = peer.start(Source::Proxy(&self.upstream.address))?;
                 thread::sleep(PAUSE);
                 let (before, watch) = (self.upstream.fetches(HERD), Watch::start(server.pid()));
                 let herd = client::herd(&server.address, HERD, HERD_CLIENTS, &truth);

@@ -107,7 +107,7 @@ fn tree(root: u32) -> Vec<u32> {
 }
 
 /// The CPU seconds of a tree, those of its dead children among them.
-fn cpu(root: u32) -> f64 {
+pub(crate) fn cpu(root: u32) -> f64 {
     let ticks: i64 = tree(root).into_iter().filter_map(stat).filter_map(|f| f.get(11..15).map(|t| t.iter().sum::<i64>())).sum();
     f64::from(u32::try_from(ticks).unwrap_or(0)) / TICKS_A_SECOND
 }

@@ -40,6 +40,22 @@ enum Kind {
     Goproxyio,
 }
 
+/// Where a server gets modules.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Source<'t> {
+    /// From the module proxy at this address.
+    Proxy(&'t str),
+    /// From the git repositories at this URL, where it looks for those of [`GIT_HOST`].
+    Git(&'t str),
+}
+
+/// What stands before a repository's name in the paths of modules from git. Everybody knows, without a page, where its
+/// repositories are.
+pub(crate) const GIT_HOST: &str = "github.com/bench";
+
+/// How long modgate may take a list out of git for fresh.
+const LISTS_FRESH: &str = "1s";
+
 /// The variables that name further peers' programs.
 const VARIABLES: [(&str, &str, Kind); 4] = [
     ("COMPARE_MODGATE", "modgate (other)", Kind::Modgate),
@@ -84,15 +100,20 @@ pub(crate) fn find(program: &str, package: &str) -> Result<PathBuf> {
 }
 
 impl Peer {
+    /// Whether it makes modules from git.
+    pub(crate) fn knows_git(&self) -> bool {
+        matches!(self.kind, Kind::Modgate | Kind::Athens | Kind::Goproxy)
+    }
+
     /// Starts it with an empty folder and waits until it listens.
-    pub(crate) fn start(&self, upstream: &str) -> Result<Server> {
+    pub(crate) fn start(&self, source: Source<'_>) -> Result<Server> {
         let dir = tempfile::Builder::new().prefix("modgate-compare-").tempdir()?;
         for folder in ["store", "tmp", "home"] {
             fs::create_dir(dir.path().join(folder))?;
         }
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let log = File::create(dir.path().join("log"))?;
-        let mut command = self.command(dir.path(), &address, upstream)?;
+        let mut command = self.command(dir.path(), &address, source)?;
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0).spawn();
         let child = child.map_err(|e| format!("{}: {e}", self.program.display()))?;
         let mut server = Server { address, child, dir };
@@ -109,31 +130,42 @@ impl Peer {
         Ok(server)
     }
 
-    fn command(&self, dir: &Path, address: &str, upstream: &str) -> Result<Command> {
-        let (store, url) = (dir.join("store"), format!("http://{upstream}"));
+    fn command(&self, dir: &Path, address: &str, source: Source<'_>) -> Result<Command> {
+        let store = dir.join("store");
+        // What the go command takes for GOPROXY.
+        let proxy = match source {
+            Source::Proxy(address) => format!("http://{address}"),
+            Source::Git(url) => {
+                let instead = format!("[url \"{url}/\"]\n\tinsteadOf = https://{GIT_HOST}/\n");
+                fs::write(dir.join("home").join(".gitconfig"), instead)?;
+                "direct".into()
+            }
+        };
         let mut command = Command::new(&self.program);
         command.env_clear().current_dir(dir).env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", dir.join("home")).env("TMPDIR", dir.join("tmp")).env("GOTOOLCHAIN", "local").env("GOSUMDB", "off");
+        command.env("GIT_CONFIG_NOSYSTEM", "1");
         match self.kind {
             Kind::Modgate => {
                 let file = dir.join("modgate.toml");
-                fs::write(&file, modgate_config(&store, address, &url))?;
+                fs::write(&file, modgate_config(&store, address, source))?;
                 command.arg("--config").arg(file);
             }
             Kind::Nginx => {
+                let Source::Proxy(upstream) = source else { return Err("nginx does not know git".into()) };
                 let file = dir.join("nginx.conf");
                 fs::write(&file, nginx_config(dir, address, upstream))?;
                 command.arg("-p").arg(dir).arg("-c").arg(file).args(["-e", "stderr", "-g", "daemon off;"]);
             }
             Kind::Goproxy => {
-                command.env("GOPROXY", url).args(["server", "--address", address, "--cacher", "dir", "--cacher-dir"]);
+                command.env("GOPROXY", proxy).args(["server", "--address", address, "--cacher", "dir", "--cacher-dir"]);
                 command.arg(store).arg("--temp-dir").arg(dir.join("tmp"));
             }
             Kind::Goproxyio => {
-                command.args(["-listen", address, "-cacheExpire", "60s", "-proxy", &url, "-cacheDir"]).arg(store);
+                command.args(["-listen", address, "-cacheExpire", "60s", "-proxy", &proxy, "-cacheDir"]).arg(store);
             }
             Kind::Athens => {
-                let go = format!("GOPROXY={url};GOSUMDB=off;GOFLAGS=-modcacherw;GOTOOLCHAIN=local");
+                let go = format!("GOPROXY={proxy};GOSUMDB=off;GOFLAGS=-modcacherw;GOTOOLCHAIN=local;GIT_CONFIG_NOSYSTEM=1");
                 let settings: [(&str, OsString); 9] = [
                     ("GO_ENV", "production".into()),
                     ("ATHENS_PORT", address.into()),
@@ -152,8 +184,16 @@ impl Peer {
     }
 }
 
-/// One upstream and one route for all; no request lines, as nginx writes none either.
-fn modgate_config(store: &Path, address: &str, url: &str) -> String {
+/// One upstream and one route for all; no request lines, as nginx writes none either. Lists out of git are asked for anew soon,
+/// since that is measured.
+fn modgate_config(store: &Path, address: &str, source: Source<'_>) -> String {
+    let (upstream, list_ttl) = match source {
+        Source::Proxy(address) => (format!("type = \"goproxy\"\nurl = \"http://{address}\""), "1m"),
+        Source::Git(url) => {
+            let rule = format!("{{ match = \"{GIT_HOST}/{{name}}\", repo = \"{url}/{{name}}\" }}");
+            (format!("type = \"vcs\"\nrepositories = [{rule}]"), LISTS_FRESH)
+        }
+    };
     format!(
         r#"[server]
 listen = "{address}"
@@ -162,11 +202,11 @@ listen = ""
 [cache]
 dir = "{}"
 max_size = "100GB"
+list_ttl = "{list_ttl}"
 [log]
 level = "error"
 [upstreams.bench]
-type = "goproxy"
-url = "{url}"
+{upstream}
 [[routes]]
 match = ["*"]
 upstreams = ["bench"]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::Result;
-use crate::peers::REFERENCE;
+use crate::peers::{OWN, REFERENCE};
 
 /// One measurement of a workload.
 #[derive(Debug, Clone)]
@@ -45,6 +45,27 @@ pub(crate) struct HerdRow {
     pub(crate) wrong: u64,
 }
 
+/// One answer out of a git repository, or those that a version is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct VcsRow {
+    /// The repository.
+    pub(crate) repository: &'static str,
+    /// What was asked for.
+    pub(crate) step: &'static str,
+    /// The server.
+    pub(crate) peer: &'static str,
+    /// The round.
+    pub(crate) round: u64,
+    /// How long it took.
+    pub(crate) seconds: f64,
+    /// Seconds of CPU.
+    pub(crate) cpu: f64,
+    /// Requests that the git server saw.
+    pub(crate) requests: u64,
+    /// Answers that failed, or said something else than another server's.
+    pub(crate) wrong: u64,
+}
+
 /// The middle of these values.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
@@ -76,13 +97,12 @@ pub(crate) fn loads(rows: &[Row], units: impl Fn(&str) -> (&'static str, &'stati
         let middle = |of: fn(&Row) -> f64| short(median(mine.iter().map(|r| of(r))));
         let reference = |round| rows.iter().find(|r| r.workload == workload && r.peer == REFERENCE && r.round == round);
         let ratios: Vec<f64> = mine.iter().filter_map(|r| Some(r.cost / reference(r.round)?.cost)).collect();
-        let (low, high) = ratios.iter().fold((f64::MAX, f64::MIN), |(low, high), r| (low.min(*r), high.max(*r)));
         let (cost, rate) = units(workload);
         writeln!(
             out,
-            "| {workload} | {peer} | {} {cost} | {:.2} ({low:.2}..{high:.2}) | {} {rate} | {} | {} | {} |",
+            "| {workload} | {peer} | {} {cost} | {} | {} {rate} | {} | {} | {} |",
             middle(|r| r.cost),
-            median(ratios.iter().copied()),
+            spread(&ratios),
             middle(|r| r.rate),
             middle(|r| r.p99),
             middle(|r| r.peak),
@@ -113,6 +133,39 @@ pub(crate) fn herds(rows: &[HerdRow]) -> Result<String> {
         )?;
     }
     Ok(out)
+}
+
+/// Answers out of git repositories: medians over the rounds, and of times also how they compare with this modgate's in the same
+/// round.
+pub(crate) fn vcs(rows: &[VcsRow]) -> Result<String> {
+    let mut out = format!("| repository | step | server | time ms | x {OWN} (spread) | CPU ms | git requests | wrong |\n");
+    out.push_str("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |\n");
+    for (repository, step) in in_order(rows.iter().map(|r| (r.repository, r.step))) {
+        let here: Vec<&VcsRow> = rows.iter().filter(|r| r.repository == repository && r.step == step).collect();
+        let time = |peer, round| median(here.iter().filter(|r| r.peer == peer && r.round == round).map(|r| r.seconds));
+        for peer in in_order(here.iter().map(|r| r.peer)) {
+            let mine: Vec<&&VcsRow> = here.iter().filter(|r| r.peer == peer).collect();
+            let middle = |of: fn(&VcsRow) -> f64| short(median(mine.iter().map(|r| of(r))));
+            let ratios: Vec<f64> =
+                in_order(mine.iter().map(|r| r.round)).into_iter().map(|n| time(peer, n) / time(OWN, n)).collect();
+            writeln!(
+                out,
+                "| {repository} | {step} | {peer} | {} | {} | {} | {} | {} |",
+                middle(|r| r.seconds * 1e3),
+                spread(&ratios),
+                middle(|r| r.cpu * 1e3),
+                mine.iter().map(|r| r.requests).max().unwrap_or(0),
+                mine.iter().map(|r| r.wrong).sum::<u64>(),
+            )?;
+        }
+    }
+    Ok(out)
+}
+
+/// The middle of some ratios, the least, and the most.
+fn spread(ratios: &[f64]) -> String {
+    let (low, high) = ratios.iter().fold((f64::MAX, f64::MIN), |(low, high), r| (low.min(*r), high.max(*r)));
+    format!("{:.2} ({low:.2}..{high:.2})", median(ratios.iter().copied()))
 }
 
 /// Each value once, where it first stood.

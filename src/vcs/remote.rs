@@ -149,6 +149,9 @@ impl RepoUrl {
 
     /// `host` or `host:port`, for what is said about it.
     pub(super) fn authority(&self) -> String {
+        if self.scheme == Scheme::File {
+            return "a repository of this machine".to_owned();
+        }
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         self.port.map_or_else(|| host.clone(), |port| format!("{host}:{port}"))
     }

@@ -8,12 +8,18 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
+
+/// Where git is: a program that is looked up while it starts costs a copy of the memory of whoever starts it.
+static GIT: LazyLock<PathBuf> = LazyLock::new(|| {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|folder| folder.join("git")).find(|file| file.is_file()).unwrap_or_else(|| "git".into())
+});
 
 /// A git command in a clean environment: no configuration but the repository's own, nobody to ask, and one fixed date.
 pub fn git(dir: &Path) -> Command {
-    let mut command = Command::new("git");
+    let mut command = Command::new(&*GIT);
     command.env_clear().current_dir(dir).stdin(Stdio::null());
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", dir).env("LC_ALL", "C");
     command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_TERMINAL_PROMPT", "0");
@@ -374,8 +380,11 @@ impl GitServer {
         let status = head.lines().find_map(|line| line.strip_prefix("Status: ")).unwrap_or("200 OK");
         let lines: Vec<&str> = head.lines().filter(|line| !line.starts_with("Status: ")).chain(["Connection: close"]).collect();
         let body = &output.stdout[end + 4..];
-        write!(out, "HTTP/1.1 {status}\r\n{}\r\nContent-Length: {}\r\n\r\n", lines.join("\r\n"), body.len()).ok()?;
-        out.write_all(body).ok()
+        let mut whole =
+            format!("HTTP/1.1 {status}\r\n{}\r\nContent-Length: {}\r\n\r\n", lines.join("\r\n"), body.len()).into_bytes();
+        whole.extend_from_slice(body);
+        // In one go: the system would hold back the second of two small pieces.
+        out.write_all(&whole).ok()
     }
 }
 

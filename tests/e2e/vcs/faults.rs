@@ -137,3 +137,19 @@ fn a_version_that_was_served_is_not_asked_for_again() {
     let (url, tip) = ("/git.example/one/@v/main.info", git_ok(&root.path().join("one"), &["rev-parse", "main"]));
     crate::support::eventually("the branch is asked for again", || gate.get(url).text().contains(&tip));
 }
+
+#[test]
+fn a_branch_costs_its_server_one_fetch() {
+    let root = TempDir::new().unwrap();
+    let server = server(root.path());
+    let gate = Gate::start(&config(&server, ""));
+    // Of one repository nothing is there yet, of the other a version without its history.
+    assert_eq!(gate.get("/git.example/two/@v/v1.0.0.info").status, 200);
+    for name in ["one", "two"] {
+        server.forget();
+        let answer = gate.get(&format!("/git.example/{name}/@v/main.info"));
+        assert!(answer.status == 200 && answer.text().contains("v1.0.1-0."), "{name}: {}", answer.text());
+        // The refs, unless they were heard a moment ago, and the fetch.
+        assert!(server.count(name, "info/refs") <= 2, "{name}: {:?}", server.asked());
+    }
+}
