@@ -35,7 +35,7 @@ mod vcs;
 
 /// Repositories and their server, as the tests have them.
 #[path = "../../tests/support/git.rs"]
-#[allow(clippy::unwrap_used, unreachable_pub, reason = "written for tests, where whoever cannot go on ends")]
+#[expect(clippy::unwrap_used, unreachable_pub, dead_code, reason = "written for tests, where whoever cannot go on ends")]
 mod git;
 
 use std::io::{Write, stderr, stdout};

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 #[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "some of it is for the tests with real parts")]
 mod support;
 
 mod bad_input;

@@ -1,6 +1,5 @@
 //! Git repositories made on the spot, and a server that hands them out as real ones do: the installed git's own, behind a small
 //! front on loopback that counts what it is asked and can fail for chosen repositories.
-#![allow(dead_code, reason = "not every test binary has to do with git")]
 
 use std::collections::BTreeMap;
 use std::fs;

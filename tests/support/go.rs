@@ -20,7 +20,6 @@ impl Go {
     }
 
     /// The same with a variable in its environment.
-    #[allow(dead_code, reason = "not every test binary needs one")]
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));

@@ -1,6 +1,5 @@
 //! A small web on loopback: hosts with pages that say where repositories are, a host of those repositories, and a module proxy. Their
 //! names are known to a proxy alone, which leads to each by TLS.
-#![allow(dead_code, reason = "not every test binary asks for pages")]
 
 use tempfile::TempDir;
 
