@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
+use modgate::module::gomod::GoMod;
 use modgate::module::{ModulePath, ModuleVersion, Query, Version};
 use tempfile::TempDir;
 
@@ -126,7 +127,7 @@ fn lists_and_latest_versions_follow_from_what_the_proxy_lists() {
     let proxy = TestProxy::start();
     let gate = Gate::start(&(upstream("go", &proxy.url(""), "") + &route("*", &["go"], "")));
     let paths: BTreeSet<String> = all_modules().into_iter().map(|(path, _)| path).collect();
-    let mut tagged = 0;
+    let (mut tagged, mut unretracted) = (0, 0);
     for path in paths.iter().filter(|path| ModulePath::unescape(path).is_ok()) {
         let [list, latest] = ["@v/list", "@latest"].map(|end| format!("/{path}/{end}"));
         let (direct, through) = (proxy.get(&list), gate.get(&list));
@@ -135,14 +136,25 @@ fn lists_and_latest_versions_follow_from_what_the_proxy_lists() {
         versions.sort();
         let lines = versions.iter().map(|version| format!("{version}\n")).collect::<Vec<_>>().concat();
         assert_eq!(through.text(), lines, "{list}");
+        let highest = |of: &[Version]| of.iter().rfind(|v| !v.is_prerelease()).or(of.last()).cloned();
+        // What its go.mod retracts is not the latest; the parser of that is compared with x/mod's elsewhere.
+        if let Some(version) = highest(&versions) {
+            let go_mod = proxy.get(&format!("/{path}/@v/{}.mod", version.escaped()));
+            let retracted = GoMod::parse(&go_mod.body).unwrap_or_default();
+            let standing: Vec<Version> = versions.iter().filter(|v| !retracted.retracts(v.as_str())).cloned().collect();
+            unretracted += usize::from(standing.len() < versions.len());
+            versions = if standing.is_empty() { versions } else { standing };
+        }
         // Without tagged versions it is the upstream that knows the latest one.
-        let release = versions.iter().rfind(|v| !v.is_prerelease()).or(versions.last());
-        let direct = release.map_or_else(|| proxy.get(&latest), |v| proxy.get(&format!("/{path}/@v/{}.info", v.escaped())));
+        let release = highest(&versions);
+        let direct =
+            release.as_ref().map_or_else(|| proxy.get(&latest), |v| proxy.get(&format!("/{path}/@v/{}.info", v.escaped())));
         let through = gate.get(&latest);
         assert_eq!((through.status, through.text()), (direct.status, direct.text()), "{latest}");
         tagged += usize::from(release.is_some());
     }
     assert!(tagged > 60, "many modules have tagged versions, not {tagged}");
+    assert!(unretracted > 3, "some have retracted ones, not {unretracted}");
     // What is no version but names one: the highest of a prefix by the list, anything else as the upstream says.
     let info = |query: &str| gate.get(&format!("/rsc.io/quote/@v/{query}.info")).text();
     assert!(info("v1").contains(r#""Version":"v1.5.2""#) && info("v1.3").contains(r#""Version":"v1.3.0""#));
