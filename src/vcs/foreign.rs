@@ -83,6 +83,8 @@ impl GoCommand {
             ("GOCACHE", in_folder("build")),
             ("HOME", in_folder("home")),
             ("HGPLAIN", "1".into()),
+            // Fossil asks who its user is, whatever it is to do.
+            ("USER", "modgate".into()),
             ("SVN_SSH", home::SSH.into()),
             ("LC_ALL", "C".into()),
         ]

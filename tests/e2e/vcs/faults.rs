@@ -153,3 +153,15 @@ fn a_branch_costs_its_server_one_fetch() {
         assert!(server.count(name, "info/refs") <= 2, "{name}: {:?}", server.asked());
     }
 }
+
+#[test]
+fn the_same_commit_makes_the_same_bytes() {
+    let root = TempDir::new().unwrap();
+    let server = server(root.path());
+    let zip = || {
+        let answer = Gate::start(&config(&server, "")).get("/git.example/one/@v/v1.0.0.zip");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.body
+    };
+    assert_eq!(zip(), zip());
+}

@@ -1,4 +1,4 @@
-//! Repositories of Mercurial and Subversion, behind their own servers: what modgate's go command makes of them is what the
+//! Repositories of Mercurial, Subversion, Bazaar and Fossil, behind their own servers: what modgate's go command makes of them is what the
 //! go command of a user makes of them.
 
 use std::fs;
@@ -40,6 +40,8 @@ struct Setting {
 fn clean(name: &str, home: &Path) -> Command {
     let mut command = Command::new(program(name));
     command.current_dir(home).env("HOME", home).env("HGPLAIN", "1").env("HGRCPATH", "").env("LC_ALL", "C").stdin(Stdio::null());
+    // Fossil will not do without.
+    command.env("USER", "somebody");
     command
 }
 
@@ -105,7 +107,10 @@ impl Setting {
         fs::write(home.join("ca.pem"), authority.pem()).unwrap();
         let front = Front::new(&authority.server(&["localhost"]), &hg.address);
         let pages = Upstream::start();
-        let page_front = Front::new(&authority.server(&["hg.example", "svn.example", "login.example"]), &pages.address);
+        let page_front = Front::new(
+            &authority.server(&["hg.example", "svn.example", "bzr.example", "fossil.example", "login.example"]),
+            &pages.address,
+        );
         let proxy = FakeProxy::start(Manner::LeadsTo(page_front.address));
         let (hg_url, svn_url) = (front.url_as("localhost"), format!("svn://{}/s", svn.address));
         let setting = Self { dir, hg, svn, proxy, pages };
@@ -142,7 +147,7 @@ impl Setting {
         let trusted = self.dir.path().join("ca.pem").display().to_string();
         let go = Go::with_proxy("direct").env("HTTPS_PROXY", &way).env("SSL_CERT_FILE", &trusted);
         fs::write(go.dir.path().join(".hgrc"), format!("[web]\ncacerts = {trusted}\n")).unwrap();
-        let go = go.env("GOVCS", "*:all").env("GOINSECURE", "svn.example");
+        let go = go.env("USER", "somebody").env("GOVCS", "*:all").env("GOINSECURE", "svn.example,bzr.example,fossil.example");
         go.main_module("module example.com/main\n\ngo 1.21\n");
         Arc::new(go)
     }
@@ -272,4 +277,61 @@ fn mercurial_goes_through_the_proxy_and_logs_in() {
         assert!(!said.contains(PASSWORD) && !gate.log().contains(PASSWORD), "{said}");
     }
     assert!(setting.proxy.targets().iter().any(|target| target.contains(&host)), "{:?}", setting.proxy.targets());
+}
+
+/// A repository of each, with two commits and a version between them.
+fn bazaar_and_fossil(home: &Path) -> [Daemon; 2] {
+    let (bzr, fossil) = (home.join("bzr/b"), home.join("fossil"));
+    fs::create_dir_all(home.join("bzr")).unwrap();
+    fs::create_dir(&fossil).unwrap();
+    run("bzr", home, &["init", "-q", "bzr/b"]);
+    run("bzr", &bzr, &["whoami", "--branch", "Somebody <somebody@example.com>"]);
+    run("fossil", home, &["init", "--admin-user", "somebody", "f.fossil"]);
+    run("fossil", &fossil, &["open", "../f.fossil", "--user", "somebody"]);
+    for (file, text) in
+        [("go.mod", "module example.com/m\n"), ("m.go", "package m\n"), ("later.go", "package m\n\nconst Later = true\n")]
+    {
+        fs::write(bzr.join(file), text).unwrap();
+        fs::write(fossil.join(file), text).unwrap();
+        run("bzr", &bzr, &["add", "-q", file]);
+        run("bzr", &bzr, &["commit", "-q", "-m", file]);
+        run("fossil", &fossil, &["add", file]);
+        run("fossil", &fossil, &["commit", "-m", file, "--no-warnings", "--user-override", "somebody"]);
+        if file == "m.go" {
+            run("bzr", &bzr, &["tag", "-q", "v1.0.0"]);
+            run("fossil", &fossil, &["tag", "add", "v1.0.0", "trunk"]);
+        }
+    }
+    let start = |name: &str, arguments: &dyn Fn(&str) -> Vec<String>| {
+        let port = free_port().to_string();
+        let mut server = clean(name, home);
+        server.args(arguments(&port));
+        Daemon::start(server, TempDir::new().unwrap(), &format!("127.0.0.1:{port}"), "said")
+    };
+    let words = |text: String| text.split(' ').map(str::to_owned).collect();
+    [
+        start("bzr", &|port| words(format!("serve --bzr --listen=127.0.0.1 --port={port} --directory=bzr"))),
+        start("fossil", &|port| words(format!("server --localhost --port {port} f.fossil"))),
+    ]
+}
+
+#[test]
+fn modules_of_bazaar_and_fossil_are_those_of_the_go_command() {
+    let setting = Setting::new();
+    let [bzr, fossil] = bazaar_and_fossil(setting.dir.path());
+    setting.page("bzr.example/b", "bzr", &format!("bzr://{}/b", bzr.address));
+    setting.page("fossil.example/f", "fossil", &format!("http://{}", fossil.address));
+    let hosts = "\"bzr.example\", \"fossil.example\"";
+    let more = format!("insecure = [{hosts}]\ninternal_hosts = [\"127.0.0.1\", {hosts}]\n");
+    let gate = Gate::start(&setting.config_with(&more));
+    let through = Go::with_proxy(&gate.url());
+    through.main_module("module example.com/main\n\ngo 1.21\n");
+    let wanted = ["bzr.example/b@v1.0.0", "fossil.example/f@v1.0.0", "bzr.example/b@v1.0.7"].map(str::to_owned);
+    let (direct, through) = (downloaded(&setting.direct(), &wanted), downloaded(&Arc::new(through), &wanted));
+    for ((wanted, direct), through) in wanted.iter().zip(&direct).zip(&through) {
+        for key in ["Version", "Sum", "GoModSum"] {
+            assert_eq!(direct[key], through[key], "{wanted}: {key}\n{direct}\nthrough modgate: {through}");
+        }
+        assert_eq!(direct["Sum"].is_null(), wanted.ends_with("v1.0.7"), "{wanted}: {direct}");
+    }
 }
