@@ -31,6 +31,11 @@ impl VcsError {
         Self::NotFound(why.into())
     }
 
+    /// Nothing says where the module of an import path is.
+    pub(super) fn unrecognized(path: impl std::fmt::Display, why: impl std::fmt::Display) -> Self {
+        Self::NotFound(format!("unrecognized import path \"{path}\": {why}"))
+    }
+
     pub(super) fn broken(why: impl Into<String>) -> Self {
         Self::Broken { why: why.into(), hangs: false, may_pass: false }
     }

@@ -232,11 +232,6 @@ impl Foreign {
         Self { go, path, system, url }
     }
 
-    /// The system that the repository is of: `hg`, `svn`, `bzr` or `fossil`.
-    pub fn system(&self) -> &'static str {
-        self.system
-    }
-
     /// The turn to work on the module: what one go command is done with is taken away, and another may be about to read it.
     fn turn(&self) -> Arc<Mutex<()>> {
         let Ok(turn) = self.go.modules.get_or_insert_with(self.path.as_str(), || Ok::<_, Infallible>(Arc::default()));

@@ -143,7 +143,12 @@ impl Refs {
 }
 
 fn is_hash(text: &str) -> bool {
-    matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    matches!(text.len(), 40 | 64) && is_hex(text)
+}
+
+/// Whether a text is of the digits that hashes are written in.
+pub(super) fn is_hex(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// What git itself demands of a ref's name (`git check-ref-format`), a tag's `^{}` aside.

@@ -96,13 +96,13 @@ impl Fetcher {
 
     /// A module of a repository.
     fn module(&self, path: &ModulePath, root: &str, url: &str, subdir: &str, named: Named) -> Result<Module, VcsError> {
-        let url = RepoUrl::parse(url).map_err(|why| VcsError::not_found(format!("unrecognized import path \"{path}\": {why}")))?;
+        let url = RepoUrl::parse(url).map_err(|why| VcsError::unrecognized(path, why))?;
         if named.is_guarded() && url.scheme() == Scheme::File {
-            return Err(VcsError::not_found(format!("unrecognized import path \"{path}\": file URL disallowed")));
+            return Err(VcsError::unrecognized(path, "file URL disallowed"));
         }
         if named.is_guarded() && !url.scheme().is_secure() && !self.is_insecure(path.as_str()) {
             let why = format!("{} is not asked without encryption unless insecure names the path", url.authority());
-            return Err(VcsError::not_found(format!("unrecognized import path \"{path}\": {why}")));
+            return Err(VcsError::unrecognized(path, why));
         }
         Module::new(path.clone(), root, subdir, self.repository(url, named))
     }
@@ -116,11 +116,8 @@ impl Fetcher {
     async fn by_rules(&self, path: &ModulePath) -> Option<Result<Module, VcsError>> {
         // A major version suffix is no part of a repository's path, but for those of gopkg.in.
         let own = if path.major_suffix().starts_with('.') { path.as_str() } else { path.prefix() };
-        let matching = |rule: &'_ Rule| {
-            let matched = rule.pattern.matches(own);
-            (!matched.is_empty()).then(|| (rule.clone(), matched))
-        };
-        let (rule, matched) = self.settings.rules.iter().find_map(matching)?;
+        let mut tried = self.settings.rules.iter().map(|rule| (rule, rule.pattern.matches(own)));
+        let (rule, matched) = tried.find(|(_, matched)| !matched.is_empty())?;
         let of = |m: &Matched| self.module(path, &m.root, &rule.repo.fill(m), &rule.subdir, Named::Configured);
         if let [one] = matched.as_slice() {
             return Some(of(one));
@@ -169,7 +166,7 @@ impl Fetcher {
 
     /// By the `go-import` tags of the page at the path's address.
     async fn by_page(&self, path: &ModulePath) -> Result<Source, VcsError> {
-        let unknown = |why: String| VcsError::not_found(format!("unrecognized import path \"{path}\": {why}"));
+        let unknown = |why: String| VcsError::unrecognized(path, why);
         if !self.settings.discover {
             return Err(unknown("no rule is for it, and discovery is switched off".into()));
         }
@@ -191,8 +188,7 @@ impl Fetcher {
     /// A module of another system than git, whose repository's server may be reached.
     async fn foreign(&self, path: &ModulePath, system: &'static str, url: &str) -> Result<Source, VcsError> {
         let url = Url::parse(url).ok().filter(Url::has_host);
-        let url =
-            url.ok_or_else(|| VcsError::not_found(format!("unrecognized import path \"{path}\": its repository has no URL")))?;
+        let url = url.ok_or_else(|| VcsError::unrecognized(path, "its repository has no URL"))?;
         self.not_ours(path, &url)?;
         let access = &self.git.access;
         let (host, port) = (bare(url.host_str().unwrap_or_default()), url.port_or_known_default().unwrap_or(0));
@@ -220,7 +216,7 @@ impl Fetcher {
     }
 
     async fn by_entry(&self, path: &ModulePath, entry: &Entry) -> Result<Source, VcsError> {
-        let unknown = |why: String| VcsError::not_found(format!("unrecognized import path \"{path}\": {why}"));
+        let unknown = |why: String| VcsError::unrecognized(path, why);
         let subdir = &entry.subdirectory;
         if subdir.starts_with(['/', '-'])
             || subdir.contains(|c: char| c.is_control() || c == '\\')
@@ -266,7 +262,7 @@ impl Fetcher {
 
     /// Reads the page of an import path: by https, and where that may be and brought no answer at all, by http.
     async fn read_page(&self, at: &str, insecure: bool) -> Result<Arc<Vec<Entry>>, VcsError> {
-        let unknown = |why: String| VcsError::not_found(format!("unrecognized import path \"{at}\": {why}"));
+        let unknown = |why: String| VcsError::unrecognized(at, why);
         let (host, rest) = at.split_once('/').unwrap_or((at, ""));
         let url = |scheme: &str| Url::parse(&format!("{scheme}://{host}/{rest}?go-get=1")).map_err(|e| unknown(e.to_string()));
         let is_host = host.contains('.') && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:".contains(&b));

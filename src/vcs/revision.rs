@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::Mutex;
 
 use super::error::VcsError;
-use super::git::{Hash, Refs, Repository};
+use super::git::{Hash, Refs, Repository, is_hex};
 use super::origin::Origin;
 use super::place::{Place, Second, place};
 use crate::module::gomod::{GoMod, synthesized};
@@ -235,7 +235,7 @@ impl Module {
         if let Some(hash) = known.get(&tag) {
             return Ok(Found { hash: Arc::clone(hash), reference: Some(tag) });
         }
-        let is_hash = (7..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let is_hash = (7..=64).contains(&name.len()) && is_hex(name);
         if is_hash {
             if let Some(found) = by_refs(&known, name)? {
                 return Ok(found);
@@ -517,7 +517,7 @@ fn by_refs(refs: &Refs, name: &str) -> Result<Option<Found>, VcsError> {
     if name == "HEAD" {
         return Ok(refs.get(name).map(|hash| Found { hash: Arc::clone(hash), reference: Some(name.to_owned()) }));
     }
-    if name.len() < 7 || !name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+    if name.len() < 7 || !is_hex(name) {
         return Ok(None);
     }
     let mut fitting = refs.iter().filter(|(_, hash)| hash.starts_with(name));

@@ -23,6 +23,13 @@ pub(super) fn repository(folder: &Path) {
         .build(folder);
 }
 
+/// A folder with a repository, and an sshd that leads to it.
+pub(super) fn behind_ssh() -> (TempDir, Sshd) {
+    let root = TempDir::new().unwrap();
+    repository(&root.path().join("m.git"));
+    (root, Sshd::start())
+}
+
 /// An upstream of one rule, `git.example/NAME`, with more lines, and the route to it.
 pub(super) fn upstream(repo: &str, more: &str) -> String {
     format!(

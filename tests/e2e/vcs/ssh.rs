@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::servers::{Sshd, repository, silent, tip, upstream};
+use super::servers::{Sshd, behind_ssh, silent, tip, upstream};
 use crate::helpers::go_ok;
 use crate::support::free_port;
 use crate::support::gate::Gate;
@@ -22,9 +22,8 @@ struct Setting {
 
 impl Setting {
     fn new() -> Self {
-        let root = TempDir::new().unwrap();
-        repository(&root.path().join("m.git"));
-        Self { root, sshd: Sshd::start() }
+        let (root, sshd) = behind_ssh();
+        Self { root, sshd }
     }
 
     /// What comes of a version with this key, this list of host keys and these further lines. No key is ever shown, nor where it lies.

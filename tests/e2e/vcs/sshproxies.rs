@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use super::servers::{Sshd, repository, upstream};
+use super::servers::{Sshd, behind_ssh, upstream};
 use crate::daemons::{Daemon, PASSWORD, USER, dante, squid, squid_with_login, tinyproxy};
 use crate::helpers::program;
 use crate::support::free_port;
@@ -24,9 +24,8 @@ struct Setting {
 
 impl Setting {
     fn new() -> Self {
-        let root = TempDir::new().unwrap();
-        repository(&root.path().join("m.git"));
-        Self { root, sshd: Sshd::start() }
+        let (root, sshd) = behind_ssh();
+        Self { root, sshd }
     }
 
     /// What comes of a version through a proxy. No password is ever shown.
