@@ -80,6 +80,7 @@ mod route {
             list: ListMode::Merge,
             partial: PartialRule::Serve,
             hedge_after: None,
+            verify: modgate::route::Verify::Off,
         }
     }
 

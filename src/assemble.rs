@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::{Handle, Runtime};
 
-use crate::config::{self as settings, Config, UpstreamKind};
-use crate::egress::{Egress, EgressStartError, TlsError};
-use crate::gateway::{Gateway, Member};
+use crate::config::{self as settings, Config, UpstreamKind, Via};
+use crate::egress::{Egress, EgressHandle, EgressStartError, Policy, TlsError};
+use crate::gateway::{Gateway, Member, Trust};
 use crate::server::Site;
 use crate::store::{DiskStore, Folder, StoreError};
+use crate::sumdb::{Database, OpenError, Source};
 use crate::upstream::Upstream;
 use crate::upstream::directory::Directory;
 use crate::upstream::goproxy::GoProxy;
@@ -23,7 +24,15 @@ pub struct Foundation {
     runtime: Runtime,
     /// The upstreams of the configuration that is in force, with their settings. One whose settings a reload leaves as they are
     /// stays itself: its connections, its limits' counts and its breaker's state go on.
-    upstreams: Mutex<Vec<(settings::Upstream, Arc<dyn Upstream>)>>,
+    upstreams: Mutex<Vec<Made>>,
+}
+
+/// An upstream that was made of its settings, and its way out, where it has one of its own.
+#[derive(Clone)]
+struct Made {
+    settings: settings::Upstream,
+    upstream: Arc<dyn Upstream>,
+    way: Option<EgressHandle>,
 }
 
 /// Why modgate cannot start.
@@ -38,6 +47,9 @@ pub enum StartError {
     /// TLS to an upstream cannot be set up.
     #[error("upstreams.{0}: {1}")]
     Upstream(String, TlsError),
+    /// A checksum database cannot be taken up.
+    #[error("checksum database {0}: {1}")]
+    Database(String, OpenError),
     /// The runtime of fetches cannot start.
     #[error("cannot start threads: {0}")]
     Threads(std::io::Error),
@@ -49,6 +61,8 @@ const FETCH_THREADS: usize = 4;
 const BLOCKING_THREADS: usize = 256;
 /// The folder of repositories' mirrors, beside the upstreams' folders. No upstream's name starts with a dot.
 pub(crate) const MIRRORS: &str = ".vcs";
+/// The folder of what checksum databases said.
+pub(crate) const DATABASES: &str = ".sumdb";
 /// Threads that talk to upstreams.
 const EGRESS_THREADS: usize = 1;
 
@@ -76,14 +90,40 @@ impl Foundation {
     pub fn gateway(&self, config: &Config) -> Result<Arc<Gateway>, StartError> {
         let mut kept = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
         let made = config.upstreams.iter().map(|settings| {
-            let same = kept.iter().find(|(before, _)| before == settings).map(|(_, upstream)| Arc::clone(upstream));
-            Ok((settings.clone(), same.map_or_else(|| self.upstream(settings), Ok)?))
+            let same = kept.iter().find(|before| before.settings == *settings).cloned();
+            same.map_or_else(|| self.upstream(settings), Ok)
         });
         let made = made.collect::<Result<Vec<_>, StartError>>()?;
-        let members = made.iter().map(|(settings, upstream)| self.member(settings, Arc::clone(upstream))).collect();
+        let members = made.iter().map(|made| self.member(&made.settings, Arc::clone(&made.upstream))).collect();
+        let databases = config.databases.iter().map(|database| self.database(database, &made)).collect::<Result<_, _>>()?;
+        let trust = Trust { databases, no_sumdb: config.no_sumdb.clone(), policy: config.policy.clone() };
         *kept = made;
         let (store, runtime) = (Arc::clone(&self.store), self.runtime.handle().clone());
-        Ok(Gateway::new(config.gateway, config.routes.clone(), members, store, runtime))
+        Ok(Gateway::new(config.gateway, config.routes.clone(), members, trust, store, runtime))
+    }
+
+    /// Takes a checksum database up where it was left.
+    fn database(&self, settings: &settings::Database, upstreams: &[Made]) -> Result<Arc<Database>, StartError> {
+        let name = settings.key.name();
+        let mut sources = Vec::new();
+        for via in &settings.via {
+            match via {
+                Via::Upstream(at) => {
+                    let Made { settings, way, .. } = &upstreams[*at];
+                    if let (UpstreamKind::GoProxy(proxy, _), Some(way)) = (&settings.kind, way) {
+                        let (upstream, absent) = (settings.name.as_str().into(), proxy.absent.clone());
+                        sources.push(Source::proxy(upstream, &proxy.url, name, way.clone(), absent));
+                    }
+                }
+                Via::Direct(url, policy) => {
+                    let way = self.egress.upstream(name.into(), (**policy).clone());
+                    sources.push(Source::direct(url.clone(), way.map_err(|e| StartError::Upstream(name.to_owned(), e))?));
+                }
+            }
+        }
+        let shelf = self.store.shelf(&format!("{DATABASES}/{name}"));
+        let opened = Database::open(settings.key.clone(), shelf, sources, self.runtime.handle().clone());
+        opened.map_err(|e| StartError::Database(name.to_owned(), e))
     }
 
     /// Builds a gateway and its memory.
@@ -94,24 +134,28 @@ impl Foundation {
         Ok(Site::new(self.gateway(config)?, config.cache.memory, config.vanity.clone()))
     }
 
-    fn upstream(&self, settings: &settings::Upstream) -> Result<Arc<dyn Upstream>, StartError> {
+    fn upstream(&self, settings: &settings::Upstream) -> Result<Made, StartError> {
         let name: Arc<str> = settings.name.as_str().into();
-        let upstream: Arc<dyn Upstream> = match &settings.kind {
+        let way = |policy: &Policy| {
+            let way = self.egress.upstream(Arc::clone(&name), policy.clone());
+            way.map_err(|e| StartError::Upstream(name.to_string(), e))
+        };
+        let (upstream, way): (Arc<dyn Upstream>, _) = match &settings.kind {
             UpstreamKind::GoProxy(goproxy, policy) => {
-                let way = self.egress.upstream(Arc::clone(&name), (**policy).clone());
-                Arc::new(GoProxy::new(goproxy.clone(), way.map_err(|e| StartError::Upstream(name.to_string(), e))?))
+                let way = way(policy)?;
+                (Arc::new(GoProxy::new(goproxy.clone(), way.clone())), Some(way))
             }
             UpstreamKind::Vcs(vcs, policy) => {
-                let way = self.egress.upstream(Arc::clone(&name), (**policy).clone());
-                let way = way.map_err(|e| StartError::Upstream(name.to_string(), e))?;
+                let way = way(policy)?;
                 let folder = self.store.root().join(MIRRORS).join(&*name);
                 let fetcher = Fetcher::new((**vcs).clone(), policy, way.clone(), &folder);
                 let unusable = |e| StoreError::new("make the folder of mirrors", &folder, e);
-                Arc::new(Vcs::new(fetcher.map_err(unusable)?, way))
+                (Arc::new(Vcs::new(fetcher.map_err(unusable)?, way.clone())), Some(way))
             }
-            UpstreamKind::Directory(path, limit) => Arc::new(Directory::new(path, *limit)),
+            UpstreamKind::Directory(path, limit) => (Arc::new(Directory::new(path, *limit)), None),
         };
-        Ok(Arc::new(Guarded::new(name, upstream, settings.breaker)))
+        let upstream = Arc::new(Guarded::new(name, upstream, settings.breaker));
+        Ok(Made { settings: settings.clone(), upstream, way })
     }
 
     fn member(&self, settings: &settings::Upstream, upstream: Arc<dyn Upstream>) -> Member {

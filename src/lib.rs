@@ -12,26 +12,30 @@
 //! ```text
 //! 10 cli        one file a command: serve (signals, reload, upkeep), check, explain, gc, connect; mod.rs is clap
 //! 9  assemble   Config -> Gateway: the one place where the parts meet
-//! 8  config     load (figment's layers) -> read (every error, with file, line, key) -> check, egress, vcs, vanity -> Config;
-//!               go_env (the machine's Go settings)
+//! 8  config     load (figment's layers) -> read (every error, with file, line, key) -> check, egress, vcs, vanity, trust ->
+//!               Config; go_env (the machine's Go settings)
 //! 7  server     mod.rs: the listener and the way of a request; connection (sendfile), body, respond (headers, ranges), error
 //!               (the one status table), observe (the request line), vanity (go-import pages), admin and explain (/-/...)
 //! 6  gateway    mod.rs: Gateway::answer, readable top to bottom; chain (what never changes), copies (what does), turns (one
-//!               upstream after the other, or side by side where one is late), transfer (a zip on its way), flight (single
-//!               flight), trail (the decision record); pure: freshness, list, error
+//!               upstream after the other, or side by side where one is late), transfer (what came, on its way), verify (what
+//!               it has to be), permit (policy at work), trail (the decision record); pure: freshness, list, policy, error
 //! 5  upstream   mod.rs: the trait; goproxy, vcs, directory; guard (circuit breaker); error (the closed classes)
 //! 4  vcs        resolve (path -> repository: rules, hosts, meta), git (mirror, refs), remote (what git is told), revision (query
 //!               -> commit and version), place (the module in it), tree (its zip), origin, foreign (other systems, by the go
 //!               command), mirrors (upkeep)
+//! 4  sumdb      checksum databases: mod.rs (asked and proven), heads (the kept head), tiles, source (who is asked), ask (URL ->
+//!               SumdbAsk); pure: note, record, tree, tile
 //! 3  process    other programs: their time, output and end
 //! 3  egress     an upstream's way out: client (requests, redirects, bodies, on threads of their own), connect (TCP, TLS, strict
 //!               ends), tunnel (CONNECT, SOCKS), resume (bodies that broke off), throttle (limits, pauses), retry, reach (not
 //!               inside), tls, error; pure: proxy (which way), credentials (who we are)
-//! 3  store      disk (atomic files), spool (a file that grows, with readers), memory (small hot answers), evict
+//! 3  store      disk (atomic files), spool (a file that grows, with readers), memory (small hot answers), shelf (small
+//!               files by name), evict
 //! 2  route      RouteTable::plan(&ModulePath) -> Plan, pure; it says which rule matched
-//! 1  module     path, version, semver, escape, pattern, pseudo, ask (URL -> Ask), info, list, gomod, files, zip: no async,
+//! 1  module     path, version, semver, escape, pattern, pseudo, ask (URL -> Ask), info, list, gomod, files, zip, sum (h1):
+//!               no async,
 //!               nothing of HTTP
-//! 0  base       units, secret (what cannot be printed), call (request id, cached-only)
+//! 0  base       units, secret (what cannot be printed), call (request id, cached-only), flight (single flight)
 //! ```
 //!
 //! # The way of a request
@@ -57,5 +61,6 @@ pub mod process;
 pub mod route;
 pub mod server;
 pub mod store;
+pub mod sumdb;
 pub mod upstream;
 pub mod vcs;

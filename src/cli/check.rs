@@ -7,9 +7,12 @@ use std::time::Instant;
 use super::{CliError, out, warn};
 use crate::assemble::Foundation;
 use crate::base::units::{show_elapsed, show_size};
-use crate::config::{Config, Origin, Upstream, UpstreamKind};
-use crate::egress::Policy;
+use crate::config::{Config, Origin, Upstream, UpstreamKind, Via};
+use crate::egress;
 use crate::egress::proxy::Proxy;
+use crate::gateway::Policy;
+use crate::gateway::policy::Entry;
+use crate::module::Pattern;
 use crate::route::{Fallback, GoesOn, ListMode, PartialRule, Route};
 use crate::vcs;
 
@@ -34,6 +37,15 @@ pub(super) fn run(file: Option<&Path>, probe: bool) -> Result<(), CliError> {
     for (n, route) in config.routes.routes().iter().enumerate() {
         out(format_args!("route {n:<5} {}", describe_route(route, &config.upstreams)));
     }
+    for database in &config.databases {
+        let via: Vec<_> = database.via.iter().map(|via| describe_via(via, &config.upstreams)).collect();
+        out(format_args!("sumdb       {}: by {}", database.key.name(), via.join(", then ")));
+    }
+    if !config.no_sumdb.is_empty() {
+        let patterns: Vec<_> = config.no_sumdb.iter().map(Pattern::as_str).collect();
+        out(format_args!("no sumdb    for {}", patterns.join(", ")));
+    }
+    describe_policy(&config.policy);
     if probe { run_probes(&config) } else { Ok(()) }
 }
 
@@ -48,7 +60,7 @@ fn describe(upstream: &Upstream) -> String {
     }
 }
 
-fn describe_vcs(settings: &vcs::Settings, policy: &Policy) -> String {
+fn describe_vcs(settings: &vcs::Settings, policy: &egress::Policy) -> String {
     let rules = match settings.rules.len() {
         0 => "no rules".to_owned(),
         1 => "1 rule".to_owned(),
@@ -63,7 +75,7 @@ fn describe_vcs(settings: &vcs::Settings, policy: &Policy) -> String {
 }
 
 /// The way out, where there is something to say about it. Secrets have no text form.
-fn describe_way(proxy: Option<&Arc<Proxy>>, credentials: bool, policy: &Policy) -> String {
+fn describe_way(proxy: Option<&Arc<Proxy>>, credentials: bool, policy: &egress::Policy) -> String {
     let mut said = Vec::new();
     if let Some(proxy) = proxy {
         said.push(format!("through {proxy}"));
@@ -113,7 +125,30 @@ fn describe_route(route: &Route, upstreams: &[Upstream]) -> String {
         (ListMode::Merge, PartialRule::Fail) => "lists merged, never incomplete",
     };
     let hedge = route.hedge_after.map(|after| format!(", the next is asked too after {}", humantime::format_duration(after)));
-    format!("{} -> {chain}  ({list}{})", route.pattern_text(), hedge.unwrap_or_default())
+    let verify = route.verify.name();
+    format!("{} -> {chain}  ({list}{}; verify {verify})", route.pattern_text(), hedge.unwrap_or_default())
+}
+
+fn describe_via(via: &Via, upstreams: &[Upstream]) -> String {
+    match via {
+        Via::Upstream(at) => upstreams[*at].name.clone(),
+        Via::Direct(url, policy) => format!("{url}{}", describe_way(policy.proxy.for_url(url), false, policy)),
+    }
+}
+
+fn describe_policy(policy: &Policy) {
+    let entries = |entries: &[Entry]| entries.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if !policy.deny.is_empty() {
+        out(format_args!("denied      {}", entries(&policy.deny)));
+    }
+    if !policy.allow.is_empty() {
+        out(format_args!("allowed     {}, and nothing else", entries(&policy.allow)));
+    }
+    if !policy.min_age.is_zero() {
+        let exempt: Vec<_> = policy.min_age_exempt.iter().map(Pattern::as_str).collect();
+        let exempt = if exempt.is_empty() { String::new() } else { format!(", save those of {}", exempt.join(", ")) };
+        out(format_args!("age         versions at least {} old{exempt}", humantime::format_duration(policy.min_age)));
+    }
 }
 
 /// Tries each upstream; one that cannot be reached fails the command.

@@ -12,7 +12,8 @@ use super::egress::{Defaults, policy};
 use super::go_chains::go_chains;
 use super::load::user_cache_dir;
 use super::read::{Finding, Item, Place, Reading, Table, beside};
-use super::{Cache, Config, ConfigError, Log, Origin, Server, Upstream, UpstreamKind, vanity, vcs};
+use super::trust::Sumdb;
+use super::{Cache, Config, ConfigError, Log, Origin, Server, Upstream, UpstreamKind, trust, vanity, vcs};
 use crate::base::units;
 use crate::egress::proxy::bare;
 use crate::gateway;
@@ -21,10 +22,11 @@ use crate::route::{FailureClass, Fallback, ListMode, PartialRule, Route, RouteTa
 use crate::upstream::{goproxy, guard};
 
 /// What a `Config` without a mistake was made of.
-pub(super) struct Chains {
+pub(super) struct Chains<'r> {
     pub(super) upstreams: Vec<Upstream>,
     pub(super) routes: RouteTable,
     pub(super) origin: Origin,
+    pub(super) sumdb: Sumdb<'r>,
 }
 
 pub(super) fn check(reading: &Reading, dict: Dict) -> Result<Config, ConfigError> {
@@ -40,40 +42,56 @@ pub(super) fn check(reading: &Reading, dict: Dict) -> Result<Config, ConfigError
     let admin = addresses(&mut admin_table, "listen");
     admin_table.finish();
     let cache = cache(reading, root.table("cache"), &mut warnings);
-    let (egress, log) = (Defaults::read(reading, root.table("egress")), log(root.table("log")));
-    let chains = chains(reading, &mut root, &egress.unwrap_or_default(), &mut warnings);
+    let (egress, log) = (Defaults::read(reading, root.table("egress")).unwrap_or_default(), log(root.table("log")));
+    let (sumdb, policy) = (Sumdb::read(root.table("sumdb")), trust::policy(root.table("policy")));
+    // Without a look at the databases nothing can be said of the routes; with it, all is said at once.
+    let chains = sumdb.and_then(|sumdb| chains(reading, &mut root, sumdb, &egress, &mut warnings));
     let vanity = all(root.list_of_tables("vanity").into_iter().map(vanity::rule));
+    if chains.is_none() {
+        // They were not looked at where the databases are wrong.
+        root.pass_over(&["upstreams", "routes"]);
+    }
     root.finish();
+    let chains = chains.and_then(|Chains { upstreams, routes, origin, sumdb }| {
+        let steps = routes.routes().iter().flat_map(|route| route.steps.clone()).collect::<Vec<_>>();
+        let (databases, no_sumdb) = sumdb.settle(reading, &upstreams, steps.into_iter(), &egress, &mut warnings)?;
+        Some((upstreams, routes, origin, databases, no_sumdb))
+    });
     if let Some(listen) = &listen {
         if listen.is_empty() {
             reading.say(None, "server.listen", "at least one address is needed");
         }
-        if let Some(chains) = &chains {
-            own_addresses(reading, listen, chains);
+        if let Some((upstreams, _, origin, ..)) = &chains {
+            own_addresses(reading, listen, upstreams, origin);
         }
     }
     let findings = reading.findings.take();
-    match (listen, admin, cache, log, chains.zip(vanity)) {
-        (Some(listen), Some(admin), Some((cache, list_ttl, not_found_ttl)), Some(log), Some((chains, vanity)))
-            if findings.is_empty() =>
-        {
-            Ok(Config {
-                server: Server {
-                    listen,
-                    admin,
-                    workers: workers.filter(|n| *n > 0),
-                    shutdown_grace: shutdown_grace.unwrap_or_default(),
-                },
-                cache,
-                gateway: gateway::Settings { list_ttl, not_found_ttl, max_fetches: max_fetches.unwrap_or(1) },
-                upstreams: chains.upstreams,
-                routes: chains.routes,
-                vanity,
-                log,
-                warnings,
-                origin: chains.origin,
-            })
-        }
+    match (listen, admin, cache, log, chains.zip(vanity).zip(policy)) {
+        (
+            Some(listen),
+            Some(admin),
+            Some((cache, list_ttl, not_found_ttl)),
+            Some(log),
+            Some((((upstreams, routes, origin, databases, no_sumdb), vanity), policy)),
+        ) if findings.is_empty() => Ok(Config {
+            server: Server {
+                listen,
+                admin,
+                workers: workers.filter(|n| *n > 0),
+                shutdown_grace: shutdown_grace.unwrap_or_default(),
+            },
+            cache,
+            gateway: gateway::Settings { list_ttl, not_found_ttl, max_fetches: max_fetches.unwrap_or(1) },
+            upstreams,
+            routes,
+            databases,
+            no_sumdb,
+            policy,
+            vanity,
+            log,
+            warnings,
+            origin,
+        }),
         _ => Err(ConfigError { findings }),
     }
 }
@@ -149,11 +167,17 @@ fn log(mut table: Table<'_>) -> Option<Log> {
 }
 
 /// Upstreams and routes as configured, or the machine's Go settings where nothing is.
-fn chains(reading: &Reading, root: &mut Table<'_>, egress: &Defaults, warnings: &mut Vec<Finding>) -> Option<Chains> {
+fn chains<'r>(
+    reading: &'r Reading,
+    root: &mut Table<'r>,
+    sumdb: Sumdb<'r>,
+    egress: &Defaults,
+    warnings: &mut Vec<Finding>,
+) -> Option<Chains<'r>> {
     let tables = root.tables("upstreams");
     let route_tables = root.list_of_tables("routes");
     if tables.is_empty() && route_tables.is_empty() {
-        return match go_chains(reading, egress, warnings) {
+        return match go_chains(reading, sumdb, egress, warnings) {
             Ok(chains) => chains,
             Err(problem) => {
                 let key = String::new();
@@ -182,7 +206,7 @@ fn chains(reading: &Reading, root: &mut Table<'_>, egress: &Defaults, warnings: 
         };
         upstreams.push(Upstream { name, ..checked.unwrap_or_else(stand_in) });
     }
-    let routes: Vec<Option<Route>> = route_tables.into_iter().map(|table| route(table, &names)).collect();
+    let routes: Vec<Option<Route>> = route_tables.into_iter().map(|table| route(table, &names, &upstreams, &sumdb)).collect();
     let routes = RouteTable::new(routes.into_iter().collect::<Option<Vec<_>>>()?);
     for (at, pattern, by) in routes.shadowed() {
         let text = &routes.routes()[at].patterns[pattern];
@@ -196,7 +220,7 @@ fn chains(reading: &Reading, root: &mut Table<'_>, egress: &Defaults, warnings: 
             warnings.push(Finding { place: place(reading), key: format!("upstreams.{}", unused.name), problem });
         }
     }
-    Some(Chains { upstreams, routes, origin: Origin::Configured })
+    Some(Chains { upstreams, routes, origin: Origin::Configured, sumdb })
 }
 
 fn place(reading: &Reading) -> Place {
@@ -323,7 +347,7 @@ pub(super) fn all<T>(items: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
     looked.into_iter().collect()
 }
 
-fn route(mut table: Table<'_>, names: &HashMap<String, usize>) -> Option<Route> {
+fn route(mut table: Table<'_>, names: &HashMap<String, usize>, upstreams: &[Upstream], sumdb: &Sumdb<'_>) -> Option<Route> {
     let patterns = required(&mut table, "match").and_then(patterns);
     let steps = required(&mut table, "upstreams").and_then(|item| steps(item, names));
     let fallback = table.items("fallback").map_or(Some(Fallback::NotFound), |items| fallback(&items));
@@ -336,10 +360,13 @@ fn route(mut table: Table<'_>, names: &HashMap<String, usize>) -> Option<Route> 
     {
         item.say("needs a fallback that goes on after an outage (\"any-error\", or a list with outage): being late is one");
     }
+    let verify = table.take("verify").map(|item| trust::verify(&item, sumdb));
     table.finish();
+    let steps = steps?;
     Some(Route {
         patterns: patterns?,
-        steps: steps?,
+        verify: verify.unwrap_or_else(|| Some(sumdb.default_for(&steps, upstreams)))?,
+        steps,
         fallback: fallback?,
         list: list.unwrap_or(ListMode::Merge),
         partial: partial.unwrap_or(PartialRule::Serve),
@@ -398,8 +425,8 @@ fn fallback(items: &[Item<'_>]) -> Option<Fallback> {
 }
 
 /// An upstream that is modgate's own address would be asked by itself, for ever.
-fn own_addresses(reading: &Reading, listen: &[SocketAddr], chains: &Chains) {
-    for upstream in &chains.upstreams {
+fn own_addresses(reading: &Reading, listen: &[SocketAddr], upstreams: &[Upstream], origin: &Origin) {
+    for upstream in upstreams {
         let UpstreamKind::GoProxy(settings, _) = &upstream.kind else { continue };
         let port = settings.url.port_or_known_default();
         let host = bare(settings.url.host_str().unwrap_or_default());
@@ -417,7 +444,7 @@ fn own_addresses(reading: &Reading, listen: &[SocketAddr], chains: &Chains) {
         };
         if let Some(own) = listen.iter().find(|own| is_self(own)) {
             let problem = format!("names {own}, where modgate itself listens: it would ask itself without end");
-            match chains.origin {
+            match origin {
                 Origin::Configured => reading.say(None, &format!("upstreams.{}.url", upstream.name), problem),
                 Origin::GoSettings => {
                     let problem = format!("GOPROXY {problem}; give the upstreams by --config, or run modgate with another GOPROXY");

@@ -78,14 +78,8 @@ impl Defaults {
         Some(Self { limits: limits?, proxy: proxy?, tls: tls?, retries: retries? })
     }
 
-    /// The way out of an upstream of the machine's Go settings: as `[egress]` has it, with the credentials that the go command
-    /// would use, from GOPROXY itself or from the user's netrc.
-    pub(super) fn of_go_settings(
-        &self,
-        reading: &Reading,
-        credentials: Option<Credentials>,
-        warnings: &mut Vec<Finding>,
-    ) -> Option<Policy> {
+    /// The way out to a server that has no table of its own, as those of the machine's Go settings: as `[egress]` has it.
+    pub(super) fn plain(&self, reading: &Reading, credentials: Option<Credentials>, warnings: &mut Vec<Finding>) -> Option<Policy> {
         let proxy = rule(reading, &self.proxy)?;
         let tls = self.tls.clone().settled();
         if tls.insecure_skip_verify {

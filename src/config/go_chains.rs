@@ -6,6 +6,7 @@ use super::check::{Chains, NO_BREAKER, check_server_url};
 use super::egress::{Defaults, user_netrc};
 use super::go_env::{GoSettings, Target};
 use super::read::{Finding, Reading};
+use super::trust::Sumdb;
 use super::{Origin, Upstream, UpstreamKind, vcs};
 use crate::base::Secret;
 use crate::egress::credentials::{self, Credentials};
@@ -14,8 +15,14 @@ use crate::route::{Fallback, GoesOn, ListMode, PartialRule, Route, RouteTable, S
 use crate::upstream::{goproxy, guard};
 
 /// The machine's Go settings as upstreams and routes.
-pub(super) fn go_chains(reading: &Reading, egress: &Defaults, warnings: &mut Vec<Finding>) -> Result<Option<Chains>, String> {
+pub(super) fn go_chains<'r>(
+    reading: &'r Reading,
+    sumdb: Sumdb<'r>,
+    egress: &Defaults,
+    warnings: &mut Vec<Finding>,
+) -> Result<Option<Chains<'r>>, String> {
     let settings = GoSettings::of_machine()?;
+    let sumdb = sumdb.of_go_settings(&settings)?;
     let mut upstreams: Vec<Upstream> = Vec::new();
     let mut steps = Vec::new();
     for entry in settings.proxies.clone() {
@@ -25,7 +32,7 @@ pub(super) fn go_chains(reading: &Reading, egress: &Defaults, warnings: &mut Vec
                 check_server_url(&url).map_err(|e| format!("an item of GOPROXY cannot be used: {e}"))?;
                 let base = url.host_str().unwrap_or("proxy").to_ascii_lowercase();
                 let settings = goproxy::Settings { url, absent: goproxy::ABSENT.to_vec() };
-                let Some(policy) = egress.of_go_settings(reading, credentials, warnings) else { return Ok(None) };
+                let Some(policy) = egress.plain(reading, credentials, warnings) else { return Ok(None) };
                 (base, UpstreamKind::GoProxy(settings, Box::new(policy)))
             }
             Target::Folder(path) => ("file".to_owned(), UpstreamKind::Directory(path, egress.limits().idle)),
@@ -46,9 +53,11 @@ pub(super) fn go_chains(reading: &Reading, egress: &Defaults, warnings: &mut Vec
     }
     // As the go command goes on to version control only when no proxy has a module, so do lists.
     let list = if upstreams.iter().any(|u| is_vcs(&u.kind)) { ListMode::First } else { ListMode::Merge };
-    let route = |patterns, steps| Route {
+    let verify = |steps: &[Step], upstreams: &[Upstream]| sumdb.default_for(steps, upstreams);
+    let route = |patterns, steps, verify| Route {
         patterns,
         steps,
+        verify,
         fallback: Fallback::NotFound,
         list,
         partial: PartialRule::Serve,
@@ -64,11 +73,15 @@ pub(super) fn go_chains(reading: &Reading, egress: &Defaults, warnings: &mut Vec
             upstreams.push(Upstream { name: "direct".into(), private: false, kind, breaker: NO_BREAKER });
         }
         let at = at.unwrap_or(upstreams.len() - 1);
-        routes.push(route(fenced, vec![Step { upstream: at, goes_on: None }]));
+        // The go command asks a checksum database about these too, unless GONOSUMDB says otherwise.
+        let steps = vec![Step { upstream: at, goes_on: None }];
+        let verify = verify(&steps, &upstreams);
+        routes.push(route(fenced, steps, verify));
     }
     let everything = Pattern::parse_list("*").map_err(|e| e.to_string())?;
-    routes.push(route(everything, steps));
-    Ok(Some(Chains { upstreams, routes: RouteTable::new(routes), origin: Origin::GoSettings }))
+    let verify = verify(&steps, &upstreams);
+    routes.push(route(everything, steps, verify));
+    Ok(Some(Chains { upstreams, routes: RouteTable::new(routes), origin: Origin::GoSettings, sumdb }))
 }
 
 fn is_vcs(kind: &UpstreamKind) -> bool {
@@ -87,7 +100,7 @@ fn free_name(base: &str, upstreams: &[Upstream]) -> String {
 
 /// What `direct` stands for in GOPROXY.
 fn direct(reading: &Reading, egress: &Defaults, settings: &GoSettings, warnings: &mut Vec<Finding>) -> Option<UpstreamKind> {
-    let policy = egress.of_go_settings(reading, None, warnings)?;
+    let policy = egress.plain(reading, None, warnings)?;
     Some(vcs::of_go_settings(settings, policy))
 }
 

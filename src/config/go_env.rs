@@ -9,6 +9,9 @@ use url::Url;
 /// Go's own default, where nothing else is set.
 pub const DEFAULT_GOPROXY: &str = "https://proxy.golang.org,direct";
 
+/// The same for GOSUMDB.
+pub const DEFAULT_GOSUMDB: &str = "sum.golang.org";
+
 /// The largest settings file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -21,6 +24,10 @@ pub struct GoSettings {
     pub no_proxy: String,
     /// GOINSECURE.
     pub insecure: String,
+    /// GOSUMDB: a checksum database, or `off`.
+    pub sumdb: String,
+    /// GONOSUMDB, for which GOPRIVATE stands in; empty for `none`.
+    pub no_sumdb: String,
 }
 
 /// One item of GOPROXY.
@@ -72,9 +79,14 @@ impl GoSettings {
             (sources.variable)(name).filter(set).or_else(|| files.iter().find_map(|f| f.get(name).filter(|t| set(t)).cloned()))
         };
         let proxies = parse_goproxy(&get("GOPROXY").unwrap_or_else(|| DEFAULT_GOPROXY.to_owned()))?;
-        let no_proxy = get("GONOPROXY").or_else(|| get("GOPRIVATE")).unwrap_or_default();
-        let insecure = get("GOINSECURE").unwrap_or_default();
-        Ok(Self { proxies, no_proxy: if no_proxy == "none" { String::new() } else { no_proxy }, insecure })
+        let patterns = |name: &str| get(name).or_else(|| get("GOPRIVATE")).filter(|text| text != "none").unwrap_or_default();
+        Ok(Self {
+            proxies,
+            no_proxy: patterns("GONOPROXY"),
+            insecure: get("GOINSECURE").unwrap_or_default(),
+            sumdb: get("GOSUMDB").unwrap_or_else(|| DEFAULT_GOSUMDB.to_owned()),
+            no_sumdb: patterns("GONOSUMDB"),
+        })
     }
 }
 

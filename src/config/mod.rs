@@ -12,6 +12,7 @@ mod go_chains;
 pub mod go_env;
 pub mod load;
 pub mod read;
+mod trust;
 mod vanity;
 mod vcs;
 
@@ -20,8 +21,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use url::Url;
+
 use crate::egress::Policy;
+use crate::module::Pattern;
 use crate::route::RouteTable;
+use crate::sumdb::Verifier;
 use crate::{gateway, server, upstream};
 use read::Finding;
 
@@ -41,6 +46,12 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// The routes.
     pub routes: RouteTable,
+    /// The checksum databases that are passed on; the first is the one that proves.
+    pub databases: Vec<Database>,
+    /// The modules that no checksum database is asked about.
+    pub no_sumdb: Vec<Pattern>,
+    /// What may be fetched at all.
+    pub policy: gateway::Policy,
     /// The vanity host's rules.
     pub vanity: Vec<server::vanity::Rule>,
     /// Logging.
@@ -108,6 +119,24 @@ pub enum UpstreamKind {
     Vcs(Box<crate::vcs::Settings>, Box<Policy>),
     /// A directory in the layout of the module cache's download folder, and how long a look into it may take.
     Directory(PathBuf, Duration),
+}
+
+/// A checksum database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    /// Its name and key.
+    pub key: Verifier,
+    /// The servers that are asked, in order.
+    pub via: Vec<Via>,
+}
+
+/// A way to a checksum database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Via {
+    /// Through a module proxy that passes it on, by its place among the upstreams.
+    Upstream(usize),
+    /// Straight to its own server.
+    Direct(Url, Box<Policy>),
 }
 
 /// Logging.

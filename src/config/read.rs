@@ -158,6 +158,16 @@ impl<'r> Item<'r> {
         })
     }
 
+    /// Whether it is a default that is built in.
+    pub(super) fn is_default(&self) -> bool {
+        (self.reading.layer_of)(self.value.tag()) == Layer::Default
+    }
+
+    /// Whether it is a text without anything in it, as a variable that is set to nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(&self.value, Value::String(_, text) if text.trim().is_empty())
+    }
+
     /// Whether it stands in one of modgate's own environment variables.
     pub(super) fn is_environment(&self) -> bool {
         (self.reading.layer_of)(self.value.tag()) == Layer::Environment
@@ -295,6 +305,16 @@ impl<'r> Table<'r> {
             let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
             found.ok_or_else(|| format!("has to be one of: {}", words.iter().map(|(w, _)| *w).collect::<Vec<_>>().join(", ")))
         })
+    }
+
+    /// Takes keys out without a look at what they hold.
+    pub(super) fn pass_over(&mut self, keys: &[&'static str]) {
+        for key in keys {
+            if !self.known.contains(key) {
+                self.known.push(key);
+            }
+        }
+        self.dict.retain(|key, _| !keys.contains(&key.as_str()));
     }
 
     /// Whatever is left is unknown.

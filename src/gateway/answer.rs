@@ -66,6 +66,8 @@ pub enum Kind {
     Json,
     /// A zip.
     Zip,
+    /// Bytes of another kind: tiles of a checksum database.
+    Octets,
 }
 
 /// A good answer.

@@ -1,24 +1,27 @@
 //! The parts of canonical versions: looked up in the folders of the plan's upstreams, else fetched along the chain.
 //!
 //! The parts of one version come from one upstream: the one that gave a part before is asked first for the others. Where it
-//! fails and the chain goes on, another upstream's part is taken only if the go.mod of both agree byte by byte, or where only
-//! the info is known, the times; otherwise it counts as corrupt.
+//! fails and the chain goes on, another upstream's part is taken if it is proven ([`super::verify`]), or if the go.mod of both agree
+//! byte by byte, or where only the info is known, the times; otherwise it counts as corrupt.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
 
-use super::answer::{Answer, Content, Kind, Lifetime};
-use super::flight::{self, Flight, Pilot};
+use super::answer::{Answer, Content};
 use super::trail::{Attempt, Verdict};
 use super::turns::{Turn, Turns};
-use super::{Gateway, kind_of, transfer};
+use super::verify::{Checked, Expected, Ledger, Standing};
+use super::{Gateway, GatewayError, kind_of, transfer};
 use crate::base::Call;
+use crate::base::flight::{self, Flight, Pilot};
 use crate::module::zip::{self, MAX_GO_MOD};
 use crate::module::{Ask, Info, ModuleVersion, Query};
-use crate::route::{FailureClass, Plan, Step};
-use crate::store::{Folder, Spool, StoreError, Stored};
+use crate::route::{FailureClass, Plan, Step, Verify};
+use crate::store::{Folder, StoreError};
 use crate::upstream::{Failure, Incoming, MAX_INFO, Outage, UpstreamError};
 
 /// Zips up to this many bytes are answered from memory where it has room.
@@ -29,7 +32,29 @@ const SMALL_ZIP: u64 = 256 << 10;
 pub(super) struct Landed {
     pub(super) attempts: Arc<[Attempt]>,
     /// The member that gave it, and what it gave. A zip may still be arriving.
-    pub(super) found: Option<(usize, Answer)>,
+    pub(super) found: Option<Found>,
+    /// Why it is refused whatever the upstreams have.
+    pub(super) refused: Option<GatewayError>,
+}
+
+/// A part of a version, whose it is, and what its sum rests on, where that was looked at.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) member: usize,
+    pub(super) answer: Answer,
+    pub(super) checked: Option<Checked>,
+}
+
+impl Found {
+    /// Whether a kept part has been proven as much as a route wants. An info has nothing to prove.
+    pub(super) fn holds(&self, ask: &Ask, mode: Verify) -> bool {
+        let standing = self.checked.as_ref().map(|checked| &checked.standing);
+        match (ask, standing) {
+            (Ask::Info(_), _) | (_, Some(Standing::Proven(_))) => true,
+            (_, Some(Standing::Seen(_))) => mode != Verify::Sumdb,
+            (_, None) => false,
+        }
+    }
 }
 
 /// What is known of a version's other parts when the one that is asked for is missing.
@@ -44,28 +69,57 @@ struct Siblings {
 }
 
 /// What a member gave.
-enum Part {
+pub(super) enum Part {
     Small(Bytes),
     Zip(Incoming),
 }
 
-/// How long a small answer waits for its lane to the disk.
-const LANE_PATIENCE: Duration = Duration::from_millis(200);
-
 type ChainKey = (usize, Ask);
 
+/// What a part has to be, when that is known.
+type Expecting = Shared<BoxFuture<'static, Result<Expected, GatewayError>>>;
+
 /// One fetch along a chain.
-struct Fetch {
-    plan: Plan,
-    ask: Ask,
+pub(super) struct Fetch {
+    pub(super) plan: Plan,
+    pub(super) ask: Ask,
     call: Call,
     siblings: Siblings,
+    expecting: Expecting,
     pilot: Pilot<ChainKey, Landed>,
 }
 
 impl Fetch {
-    fn land(&self, found: Option<(usize, Answer)>, attempts: &[Attempt], last: Option<Attempt>) {
-        self.pilot.land(Landed { attempts: attempts.iter().cloned().chain(last).collect(), found });
+    pub(super) fn land(&self, found: Found, attempts: &[Attempt], last: Option<Attempt>) {
+        self.pilot.land(Landed { attempts: attempts.iter().cloned().chain(last).collect(), found: Some(found), refused: None });
+    }
+
+    fn fail(&self, attempts: &[Attempt], refused: Option<GatewayError>) {
+        self.pilot.land(Landed { attempts: attempts.into(), found: None, refused });
+    }
+
+    /// What the part has to be.
+    pub(super) async fn expected(&self) -> Result<Expected, Unfit> {
+        self.expecting.clone().await.map_err(Unfit::Refused)
+    }
+
+    /// Another upstream's go.mod of this version, with which a part of this member has to agree where it is not proven.
+    pub(super) fn other_go_mod(&self, member: usize) -> Option<&Bytes> {
+        self.siblings.go_mod_of_another(member)
+    }
+}
+
+/// Why a part that came is not handed on.
+pub(super) enum Unfit {
+    /// It is no good, and nobody has been told of it: the chain goes on.
+    Upstream(UpstreamError),
+    /// No upstream's would be.
+    Refused(GatewayError),
+}
+
+impl<E: Into<UpstreamError>> From<E> for Unfit {
+    fn from(e: E) -> Self {
+        Self::Upstream(e.into())
     }
 }
 
@@ -78,19 +132,35 @@ impl Gateway {
     }
 
     /// Looks for a part of a version in the folders of the plan's upstreams.
-    pub(super) async fn look_up(&self, plan: &Plan, ask: &Ask) -> Option<(usize, Answer)> {
-        let (folders, ask) = (self.folders(plan), ask.clone());
+    pub(super) async fn look_up(&self, plan: &Plan, ask: &Ask) -> Option<Found> {
+        let (folders, ledger, ask) = (self.folders(plan), self.ledger.clone(), ask.clone());
         if folders.is_empty() {
             return None;
         }
-        tokio::task::spawn_blocking(move || find(&folders, &ask)).await.unwrap_or_default()
+        tokio::task::spawn_blocking(move || find(&folders, &ledger, &ask)).await.unwrap_or_default()
     }
 
     /// The same, and where it is missing, what there is of the version's other parts.
-    async fn look_around(&self, plan: &Plan, ask: &Ask) -> Result<(usize, Answer), Siblings> {
-        let (folders, ask) = (self.folders(plan), ask.clone());
-        let looked = tokio::task::spawn_blocking(move || find(&folders, &ask).ok_or_else(|| siblings(&folders, &ask)));
-        looked.await.unwrap_or_else(|_| Err(Siblings::default()))
+    async fn look_around(&self, plan: &Plan, ask: &Ask) -> Result<Found, Siblings> {
+        let (folders, ledger, ask) = (self.folders(plan), self.ledger.clone(), ask.clone());
+        let looked = move || find(&folders, &ledger, &ask).ok_or_else(|| siblings(&folders, &ask));
+        tokio::task::spawn_blocking(looked).await.unwrap_or_else(|_| Err(Siblings::default()))
+    }
+
+    /// A kept part that has proven what the route wants, now where it has not before; else the siblings of one that is missing.
+    async fn look_closely(&self, plan: &Plan, ask: &Ask, call: &Call) -> Result<Result<Found, Siblings>, GatewayError> {
+        let mode = self.mode(plan, ask.module());
+        loop {
+            match self.look_around(plan, ask).await {
+                Ok(found) if !found.holds(ask, mode) => {
+                    // Where it was put aside there may be another behind it.
+                    if let checked @ Some(_) = self.check_kept(plan, ask, &found, call).await? {
+                        return Ok(Ok(Found { checked, ..found }));
+                    }
+                }
+                other => return Ok(other),
+            }
+        }
     }
 
     /// Fetches a part of a version along the chain, as a flight. `earlier` are the flights for its other parts that were under
@@ -105,11 +175,13 @@ impl Gateway {
     ) {
         let known = known_from(earlier).await;
         // A flight before this one may have ended between the asker's look and its boarding.
-        let looked = self.look_around(&plan, &ask).await;
-        let mut fetch = Fetch { plan, ask, call, siblings: known, pilot };
+        let looked = self.look_closely(&plan, &ask, &call).await;
+        let expecting = self.expecting(&plan, &ask);
+        let mut fetch = Fetch { plan, ask, call, siblings: known, expecting, pilot };
         match looked {
-            Ok(hit) => return fetch.land(Some(hit), &[], None),
-            Err(siblings) => fetch.siblings = siblings.or(fetch.siblings),
+            Ok(Ok(hit)) => return fetch.land(hit, &[], None),
+            Ok(Err(siblings)) => fetch.siblings = siblings.or(fetch.siblings),
+            Err(refused) => return fetch.fail(&[], Some(refused)),
         }
         let mut steps = fetch.plan.route.steps.clone();
         if let Some(at) = fetch.siblings.pinned.and_then(|m| steps.iter().position(|s| s.upstream == m)) {
@@ -127,7 +199,11 @@ impl Gateway {
                     self.overtake(&mut turns, &fetch.plan, &mut attempts);
                     match self.bring(step.upstream, part, &fetch, &attempts, started).await {
                         Ok(()) => return,
-                        Err(e) => Verdict::Failed(e),
+                        Err(Unfit::Upstream(e)) => Verdict::Failed(e),
+                        Err(Unfit::Refused(e)) => {
+                            attempts.push(self.attempt(step.upstream, Verdict::Unproven, started));
+                            return fetch.fail(&attempts, Some(e));
+                        }
                     }
                 }
                 Err(verdict) => verdict,
@@ -147,7 +223,15 @@ impl Gateway {
             }
         }
         drop(turns);
-        fetch.land(None, &attempts, None);
+        fetch.fail(&attempts, None);
+    }
+
+    /// Finds out what a part has to be, while it is on its way. Where that takes a database it is asked at once.
+    fn expecting(self: &Arc<Self>, plan: &Plan, ask: &Ask) -> Expecting {
+        let (this, plan, ask) = (Arc::clone(self), plan.clone(), ask.clone());
+        let finding = async move { this.expected(&plan, &ask, false).await };
+        let begun = self.runtime.spawn(finding);
+        async move { begun.await.unwrap_or(Err(GatewayError::Internal)) }.boxed().shared()
     }
 
     pub(super) fn attempt(&self, member: usize, verdict: Verdict, started: Instant) -> Attempt {
@@ -190,7 +274,8 @@ impl Gateway {
 
     /// Asks one member for a part, unless it is remembered that it does not have it.
     async fn ask_member(&self, step: Step, last: bool, fetch: &Fetch) -> Result<Part, Verdict> {
-        if let Some((e, _)) = self.remembered_absence(step.upstream, &fetch.ask) {
+        let known = self.remembered(step.upstream, &fetch.ask).map(|(e, _)| e);
+        if let Some(e) = known.filter(|e| matches!(e.failure.class(), FailureClass::Absent | FailureClass::Corrupt)) {
             Err(Verdict::Remembered(e))
         } else {
             let call = Self::call_for(&fetch.plan, &step, last, &fetch.call);
@@ -198,54 +283,43 @@ impl Gateway {
         }
     }
 
-    /// Hands on what a member gave, and keeps it. An error says that it is no good and that nobody has been told of it.
-    async fn bring(
-        &self,
-        member: usize,
-        part: Part,
-        fetch: &Fetch,
-        attempts: &[Attempt],
-        started: Instant,
-    ) -> Result<(), UpstreamError> {
-        let land = |answer| fetch.land(Some((member, answer)), attempts, Some(self.attempt(member, Verdict::Fetched, started)));
-        match part {
-            Part::Small(bytes) => {
-                // Askers are slowed down to what the disk can take rather than refused when it cannot.
-                let _backlog = self.backlog.acquire().await;
-                land(Answer::bytes(bytes.clone(), kind_of(&fetch.ask), Lifetime::Immutable));
-                self.keep(member, fetch.ask.clone(), bytes).await;
-                Ok(())
-            }
-            Part::Zip(incoming) => self.bring_zip(member, incoming, fetch, land).await,
-        }
-    }
-
     /// A part of a version from the plan's directories, the only upstreams that may be asked when nothing is to be fetched.
-    pub(super) async fn ask_directories(&self, plan: &Plan, ask: &Ask, call: &Call) -> Landed {
+    pub(super) async fn ask_directories(&self, plan: &Plan, ask: &Ask, call: &Call) -> Result<Landed, GatewayError> {
         let mut attempts = Vec::new();
+        let mut found = None;
         for member in plan.route.steps.iter().map(|s| s.upstream).filter(|m| !self.members[*m].folder.is_writable()) {
             let started = Instant::now();
             let upstream = &self.members[member].upstream;
-            let small = |bytes| Answer::bytes(bytes, kind_of(ask), Lifetime::Immutable);
-            let found = match ask {
-                Ask::Zip(version) => match upstream.zip(version, call).await {
-                    Ok(Incoming::File(stored)) => whole_file(stored, version, None).await,
-                    Ok(Incoming::Body { .. }) => Err(Failure::Absent(None).into()),
-                    Err(e) => Err(e),
-                },
-                Ask::GoMod(version) => upstream.go_mod(version, call).await.map(small),
-                Ask::Info(version) => self.info(member, version, call).await.map(small),
+            let gave = match ask {
+                Ask::Zip(version) => upstream.zip(version, call).await.map(Part::Zip),
+                Ask::GoMod(version) => upstream.go_mod(version, call).await.map(Part::Small),
+                Ask::Info(version) => self.info(member, version, call).await.map(Part::Small),
                 Ask::List(_) | Ask::Latest(_) | Ask::Query(..) => continue,
             };
-            match found {
-                Ok(answer) => {
-                    attempts.push(self.attempt(member, Verdict::Fetched, started));
-                    return Landed { attempts: attempts.into(), found: Some((member, answer)) };
+            let fit = match gave {
+                Ok(part) => {
+                    let expected = self.expected(plan, ask, true).await?;
+                    match part {
+                        Part::Zip(Incoming::File(stored)) => self.whole_file(member, ask, stored, &expected, None).await,
+                        Part::Zip(Incoming::Body { .. }) => Err(Failure::Absent(None).into()),
+                        Part::Small(bytes) => self.small(member, ask, bytes, &expected),
+                    }
                 }
-                Err(e) => attempts.push(self.attempt(member, Verdict::Failed(e), started)),
+                Err(e) => Err(e),
+            };
+            let verdict = match fit {
+                Ok(fit) => {
+                    found = Some(fit);
+                    Verdict::Fetched
+                }
+                Err(e) => Verdict::Failed(e),
+            };
+            attempts.push(self.attempt(member, verdict, started));
+            if found.is_some() {
+                break;
             }
         }
-        Landed { attempts: attempts.into(), found: None }
+        Ok(Landed { attempts: attempts.into(), found, refused: None })
     }
 
     /// Asks one member for a part.
@@ -263,6 +337,10 @@ impl Gateway {
             self.remember(member, &fetch.ask, e);
         }
         let part = result?;
+        if self.mode(&fetch.plan, fetch.ask.module()) == Verify::Sumdb && !matches!(fetch.ask, Ask::Info(_)) {
+            // Its sum will tell.
+            return Ok(part);
+        }
         match (&fetch.ask, &part, siblings.go_mod_of_another(member), siblings.info_of_another(member)) {
             (Ask::GoMod(_), Part::Small(own), Some(other), _) if own != other => Err(transfer::other_module()),
             // A zip is compared when it is here.
@@ -287,88 +365,23 @@ impl Gateway {
         }
         Ok(info.json)
     }
-
-    /// Brings a zip home. It lands when its readers can begin. A zip so small that they would get nothing before it is checked
-    /// lands when it is whole, so that a bad one still lets the chain go on.
-    async fn bring_zip(
-        &self,
-        member: usize,
-        incoming: Incoming,
-        fetch: &Fetch,
-        land: impl Fn(Answer),
-    ) -> Result<(), UpstreamError> {
-        let Ask::Zip(version) = &fetch.ask else { return Err(UpstreamError::corrupt("not a zip")) };
-        let name = &self.members[member].name;
-        let expected = fetch.siblings.go_mod_of_another(member);
-        let (length, mut body) = match incoming {
-            Incoming::File(stored) => {
-                land(whole_file(stored, version, expected).await?);
-                return Ok(());
-            }
-            Incoming::Body { length, body } => (length, body),
-        };
-        let mut spool = self.store.spool()?;
-        spool.announce(length)?;
-        let arriving = |spool: &Spool, length| Answer::new(Content::Growing { reader: spool.reader(), length }, Kind::Zip);
-        let mut begun = false;
-        let come = |spool: &Spool| {
-            if !begun && spool.visible() > 0 {
-                begun = true;
-                land(arriving(spool, length));
-            }
-        };
-        let received = match transfer::receive(&mut body, &mut spool, come).await {
-            Ok(()) => match spool.file() {
-                Ok(file) => transfer::check(file, version.clone(), expected.cloned()).await,
-                Err(e) => Err(StoreError::new("read the temporary file of", fetch.ask.path().as_ref(), e).into()),
-            },
-            Err(e) => Err(e),
-        };
-        if let Err(e) = received {
-            spool.fail(&format!("{name}: {e}"));
-            if !begun {
-                return Err(e);
-            }
-            // The readers have begun and see an aborted body; the next request starts anew.
-            tracing::error!(upstream = %name, ask = %fetch.ask, error = %e, "a zip failed while it was being sent on");
-            return Ok(());
-        }
-        spool.release();
-        if !begun {
-            land(arriving(&spool, Some(spool.written())));
-        }
-        let (folder, ask) = (self.members[member].folder.clone(), fetch.ask.clone());
-        stored(tokio::task::spawn_blocking(move || folder.commit(&ask, spool)).await);
-        Ok(())
-    }
-
-    /// Stores a small answer. The askers have it already; a disk that fails costs only the next fetch.
-    async fn keep(&self, member: usize, ask: Ask, bytes: Bytes) {
-        let folder = self.members[member].folder.clone();
-        if folder.is_writable() {
-            // When many wait, they go side by side after all: the disk then syncs several by one effort.
-            let _lane = tokio::time::timeout(LANE_PATIENCE, self.storing.acquire()).await;
-            stored(tokio::task::spawn_blocking(move || folder.keep(&ask, &bytes)).await);
-        }
-    }
 }
 
-pub(super) fn stored(result: Result<Result<(), StoreError>, tokio::task::JoinError>) {
-    match result {
-        Ok(Ok(())) => {}
-        Ok(Err(e)) => tracing::error!(error = %e, "an answer could not be kept in the cache"),
-        Err(e) => tracing::error!(error = %e, "storing an answer broke down"),
-    }
-}
-
-/// The first folder's answer that there is.
-fn find(folders: &[(usize, Folder)], ask: &Ask) -> Option<(usize, Answer)> {
-    folders.iter().find_map(|(member, folder)| match read_part(folder, ask) {
-        Ok(found) => found.map(|answer| (*member, answer)),
-        Err(e) => {
+/// The first folder's answer that there is, with what was noted of it.
+fn find(folders: &[(usize, Folder)], ledger: &Ledger, ask: &Ask) -> Option<Found> {
+    let answer = |(member, folder): &(usize, Folder)| {
+        let answer = read_part(folder, ask)?;
+        let checked = match ask {
+            Ask::GoMod(_) | Ask::Zip(_) if answer.is_some() => ledger.read(folder.name(), ask)?,
+            _ => None,
+        };
+        Ok::<_, StoreError>(answer.map(|answer| Found { member: *member, answer, checked }))
+    };
+    folders.iter().find_map(|folder| {
+        answer(folder).unwrap_or_else(|e| {
             tracing::warn!(error = %e, "a cached file cannot be used and is fetched again");
             None
-        }
+        })
     })
 }
 
@@ -396,14 +409,6 @@ fn read_part(folder: &Folder, ask: &Ask) -> Result<Option<Answer>, StoreError> {
     Ok(Some(Answer { modified, ..Answer::new(content, kind_of(ask)) }))
 }
 
-/// A zip that is a file already, checked.
-async fn whole_file(stored: Stored, version: &ModuleVersion, expected: Option<&Bytes>) -> Result<Answer, UpstreamError> {
-    let file = stored.file.try_clone().map_err(|e| StoreError::new("read the zip of", version.module.as_str().as_ref(), e))?;
-    transfer::check(file, version.clone(), expected.cloned()).await?;
-    let content = Content::File { file: Arc::new(stored.file), length: stored.length };
-    Ok(Answer { modified: Some(stored.modified), ..Answer::new(content, Kind::Zip) })
-}
-
 impl Siblings {
     /// What is known here, and where nothing is, there.
     fn or(self, other: Self) -> Self {
@@ -423,7 +428,9 @@ impl Siblings {
 async fn known_from(earlier: Vec<(ChainKey, Flight<Landed>)>) -> Siblings {
     let mut known = Siblings::default();
     for ((_, part), flight) in earlier {
-        let Some((member, answer)) = flight::landed(flight).await.ok().and_then(|landed| landed.found) else { continue };
+        let Some(Found { member, answer, .. }) = flight::landed(flight).await.ok().and_then(|landed| landed.found) else {
+            continue;
+        };
         known.pinned.get_or_insert(member);
         match (answer.content, part) {
             (Content::Bytes(bytes), Ask::GoMod(_)) => known.go_mod = Some((member, bytes)),

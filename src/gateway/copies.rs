@@ -11,13 +11,13 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::answer::Lifetime;
-use super::chain::stored;
-use super::flight::{Flight, Pilot};
 use super::freshness::{Age, Freshness, judge};
 use super::trail::{Attempt, CacheStatus, Trail, Verdict};
+use super::transfer::stored;
 use super::turns::{Turn, Turns};
 use super::{Gateway, GatewayError, landed};
 use crate::base::Call;
+use crate::base::flight::{Flight, Pilot};
 use crate::module::Ask;
 use crate::route::{FailureClass, PartialRule, Plan, Step};
 use crate::store::Folder;
@@ -328,7 +328,9 @@ impl Gateway {
 
 fn worse(so_far: CacheStatus, verdict: &Verdict) -> CacheStatus {
     match (so_far, verdict) {
-        (CacheStatus::Miss, _) | (_, Verdict::Fetched | Verdict::Failed(_) | Verdict::NotCached) => CacheStatus::Miss,
+        (CacheStatus::Miss, _) | (_, Verdict::Fetched | Verdict::Failed(_) | Verdict::Unproven | Verdict::NotCached) => {
+            CacheStatus::Miss
+        }
         (CacheStatus::Stale, _) | (_, Verdict::Stale(..)) => CacheStatus::Stale,
         (other, Verdict::Fresh(_) | Verdict::Remembered(_) | Verdict::GivenUp) => other,
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::policy::Denial;
 use super::trail::Attempt;
 use crate::route::FailureClass;
 
@@ -24,6 +25,26 @@ pub enum GatewayError {
     /// Some upstream's list is missing, and the route does not want an incomplete one.
     #[error("the version list would be incomplete without: {}", names(.0))]
     Partial(Vec<Arc<str>>),
+    /// Policy denies it.
+    #[error("{0}")]
+    Denied(#[from] Denial),
+    /// The checksum database does not know it, and the route wants a proof.
+    #[error("the checksum database does not know it, so it cannot be proven")]
+    Unproven,
+    /// The checksum database was asked, and does not know it.
+    #[error("the checksum database does not know it")]
+    Unrecorded,
+    /// It could not be proven, since the database could not be asked or is not to be believed.
+    #[error("not verified: {why}")]
+    Unverified {
+        /// What stood in the way.
+        why: Arc<str>,
+        /// Whether that was a time limit.
+        timed_out: bool,
+    },
+    /// No checksum database is asked about it from here.
+    #[error("no checksum database is asked about this module from here (it belongs into GONOSUMDB or GOPRIVATE)")]
+    Fenced,
     /// Too many fetches are under way.
     #[error("too many fetches under way; what is cached is still served")]
     Overloaded,

@@ -13,12 +13,14 @@ pub mod answer;
 mod chain;
 mod copies;
 pub mod error;
-mod flight;
 pub mod freshness;
 pub mod list;
+mod permit;
+pub mod policy;
 pub mod trail;
 mod transfer;
 mod turns;
+pub mod verify;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,19 +32,21 @@ use tokio::sync::Semaphore;
 
 pub use answer::{Answer, Content, Kind, Lifetime, Outcome};
 pub use error::{ChainVerdict, GatewayError};
+pub use policy::Policy;
 pub use trail::{Attempt, CacheStatus, Trail, Verdict};
+pub use verify::{Ledger, Trust};
 
 use crate::base::Call;
+use crate::base::flight::{self, Flight, FlightError, Flights};
 use crate::module::gomod::GoMod;
 use crate::module::list::VersionList;
-use crate::module::{Ask, Info, ModulePath, ModuleVersion, Query, Version};
+use crate::module::{Ask, Info, ModulePath, ModuleVersion, Query, Sum, Version};
 use crate::route::{FailureClass, ListMode, PartialRule, Plan, RouteTable};
 use crate::store::memory::Weigh;
 use crate::store::{DiskStore, Folder, Memory};
 use crate::upstream::{Upstream, UpstreamError};
-use chain::Landed;
+use chain::{Found, Landed};
 use copies::{Copied, Gathered};
-use flight::{Flight, FlightError, Flights};
 
 /// How the gateway keeps what it fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +97,11 @@ pub struct Gateway {
     routes: RouteTable,
     members: Vec<Member>,
     store: Arc<DiskStore>,
+    trust: Trust,
+    ledger: Ledger,
     failures: Memory<Failed>,
+    /// The sums of zips in directories, by their file's length and time.
+    sums: Memory<Sum>,
     chains: Arc<Flights<(usize, Ask), Landed>>,
     refreshes: Arc<Flights<(usize, Ask), Copied>>,
     runtime: Handle,
@@ -101,7 +109,18 @@ pub struct Gateway {
     storing: Semaphore,
     /// Small answers that are or wait to be.
     backlog: Semaphore,
+    /// Zips that are unpacked for their sum.
+    hashing: Semaphore,
 }
+
+impl Weigh for Sum {
+    fn bytes(&self) -> usize {
+        size_of::<Self>()
+    }
+}
+
+/// The bound of the sums of zips in directories, in bytes.
+const SUMS: u64 = 1 << 20;
 
 /// So many small answers are stored at once.
 const STORING: usize = 1;
@@ -110,13 +129,26 @@ const BACKLOG: usize = 256;
 
 impl Gateway {
     /// Puts a gateway together. Fetches run on `runtime`; routes name members by their place.
-    pub fn new(settings: Settings, routes: RouteTable, members: Vec<Member>, store: Arc<DiskStore>, runtime: Handle) -> Arc<Self> {
+    pub fn new(
+        settings: Settings,
+        routes: RouteTable,
+        members: Vec<Member>,
+        trust: Trust,
+        store: Arc<DiskStore>,
+        runtime: Handle,
+    ) -> Arc<Self> {
+        // All but one of the cores: hits are not to wait behind what comes in.
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Arc::new(Self {
             settings,
             routes,
             members,
+            trust,
+            ledger: Ledger::of(&store),
             store,
             failures: Memory::new(FAILURES),
+            sums: Memory::new(SUMS),
+            hashing: Semaphore::new(cores.saturating_sub(1).max(1)),
             chains: Flights::new(settings.max_fetches),
             refreshes: Flights::new(settings.max_fetches.saturating_mul(4)),
             runtime,
@@ -160,8 +192,14 @@ impl Gateway {
         if plan.route.steps.is_empty() {
             return Outcome { result: Err(GatewayError::NoUpstream), trail };
         }
+        if let Err(denial) = self.trust.policy.module(ask.module()) {
+            return Outcome { result: Err(denial.into()), trail };
+        }
         let result = match ask {
-            Ask::Info(_) | Ask::GoMod(_) | Ask::Zip(_) => self.immutable(&plan, ask, call, &mut trail).await,
+            Ask::Info(version) | Ask::GoMod(version) | Ask::Zip(version) => match self.permit(&plan, version, call).await {
+                Ok(()) => self.immutable(&plan, ask, call, &mut trail).await,
+                Err(e) => Err(e),
+            },
             Ask::Query(module, query) => self.query(&plan, module, query, call, &mut trail).await,
             Ask::List(module) => self.list(&plan, module, call, &mut trail).await,
             Ask::Latest(module) => self.latest(&plan, module, call, &mut trail).await,
@@ -171,19 +209,32 @@ impl Gateway {
 
     /// A part of a canonical version: from the first folder of the plan that has it, else from the chain.
     async fn immutable(self: &Arc<Self>, plan: &Plan, ask: &Ask, call: &Call, trail: &mut Trail) -> Result<Answer, GatewayError> {
-        if let Some((member, answer)) = self.look_up(plan, ask).await {
-            trail.cache = CacheStatus::Hit;
-            trail.upstream = Some(Arc::clone(&self.members[member].name));
-            return Ok(answer);
+        let mode = self.mode(plan, ask.module());
+        if let Some(mut found) = self.look_up(plan, ask).await {
+            if !found.holds(ask, mode) && call.cached_only {
+                found.checked = self.check_kept(plan, ask, &found, call).await?;
+            }
+            if found.holds(ask, mode) {
+                trail.cache = CacheStatus::Hit;
+                return Ok(self.hand_on(found, trail));
+            }
         }
         trail.cache = CacheStatus::Miss;
-        let landed = if call.cached_only { self.ask_directories(plan, ask, call).await } else { self.fly(plan, ask, call).await? };
+        let landed =
+            if call.cached_only { self.ask_directories(plan, ask, call).await? } else { self.fly(plan, ask, call).await? };
         trail.attempts.extend(landed.attempts.iter().cloned());
-        let Some((member, answer)) = landed.found else {
-            return Err(if call.cached_only { GatewayError::NotCached } else { GatewayError::chain(&landed.attempts) });
-        };
-        trail.upstream = Some(Arc::clone(&self.members[member].name));
-        Ok(answer)
+        match (landed.found, landed.refused) {
+            (Some(found), _) => Ok(self.hand_on(found, trail)),
+            (None, Some(refused)) => Err(refused),
+            (None, None) if call.cached_only => Err(GatewayError::NotCached),
+            (None, None) => Err(GatewayError::chain(&landed.attempts)),
+        }
+    }
+
+    fn hand_on(&self, found: Found, trail: &mut Trail) -> Answer {
+        trail.upstream = Some(Arc::clone(&self.members[found.member].name));
+        trail.checked = found.checked;
+        found.answer
     }
 
     /// A query. `v1` and `v1.2` agree with the merged list; anything else is the upstreams' to say, in order.
@@ -197,13 +248,17 @@ impl Gateway {
     ) -> Result<Answer, GatewayError> {
         if query.is_version_prefix()
             && let Ok(merged) = self.merged(plan, module, call, trail).await
-            && let Some(version) = list::highest_of_prefix(&merged.list.tagged, query).cloned()
         {
-            return self.info_of(plan, module, version, &merged, call, trail).await;
+            let merged = self.shown(plan, module, merged, call).await;
+            if let Some(version) = list::highest_of_prefix(&merged.list.tagged, query).cloned() {
+                return self.info_of(plan, module, version, &merged, call, trail).await;
+            }
         }
         let ask = Ask::Query(module.clone(), query.clone());
         let copied = self.first_copy(plan, &ask, call, trail).await?;
-        Ok(Answer::bytes(copied.0, Kind::Json, copied.1))
+        let info = Info::parse(copied.0).map_err(|_| GatewayError::Internal)?;
+        self.permit_info(module, &info)?;
+        Ok(Answer::bytes(info.json, Kind::Json, copied.1))
     }
 
     async fn list(
@@ -213,7 +268,7 @@ impl Gateway {
         call: &Call,
         trail: &mut Trail,
     ) -> Result<Answer, GatewayError> {
-        let merged = self.merged(plan, module, call, trail).await?;
+        let merged = self.shown(plan, module, self.merged(plan, module, call, trail).await?, call).await;
         let mut answer = Answer::bytes(merged.list.render().into(), Kind::Text, merged.lifetime);
         answer.partial = merged.partial;
         Ok(answer)
@@ -229,8 +284,14 @@ impl Gateway {
         trail: &mut Trail,
     ) -> Result<Answer, GatewayError> {
         let merged = self.merged(plan, module, call, trail).await;
+        // A version that policy hides may still say which others are retracted.
+        let all = merged.as_ref().map_or(&[][..], |m| &m.list.tagged);
+        let retracted = self.retractions(plan, module, all, call).await;
+        let merged = match merged {
+            Ok(merged) => Ok(self.shown(plan, module, merged, call).await),
+            Err(e) => Err(e),
+        };
         let tagged = merged.as_ref().map_or(&[][..], |m| &m.list.tagged);
-        let retracted = self.retractions(plan, module, tagged, call).await;
         let standing: Vec<Version> = tagged.iter().filter(|v| !retracted.retracts(v.as_str())).cloned().collect();
         if let (Ok(merged), Some(version)) = (&merged, list::highest(&standing).cloned()) {
             return self.info_of(plan, module, version, merged, call, trail).await;
@@ -251,11 +312,15 @@ impl Gateway {
             },
         };
         let mut offered: Vec<Info> = gathered.copies.iter().filter_map(|json| Info::parse(json.clone()).ok()).collect();
-        offered.retain(|info| !retracted.retracts(info.version.as_str()));
+        let denied = offered.iter().find_map(|info| self.permit_info(module, info).err());
+        offered.retain(|info| !retracted.retracts(info.version.as_str()) && self.permit_info(module, info).is_ok());
         let pseudo = merged.as_ref().map_or(&[][..], |m| &m.list.pseudo);
         // Where there is nothing else, a retracted version is better than none.
         let latest = list::latest_untagged(pseudo, &offered).or_else(|| list::highest(tagged)).cloned();
         let Some(version) = latest else {
+            if let Some(denied) = denied {
+                return Err(denied);
+            }
             // A list that could not be had might have held one, so its failures count too.
             let verdict = GatewayError::chain(&trail.attempts);
             let all_cached_only = call.cached_only && matches!(verdict, GatewayError::Chain(ChainVerdict::Absent, _));
@@ -298,6 +363,14 @@ impl Gateway {
         let version = ModuleVersion::new(module.clone(), version).map_err(|_| GatewayError::Internal)?;
         let answer = self.immutable(plan, &Ask::Info(version), call, trail).await?;
         Ok(Answer { lifetime: chosen_from.lifetime, partial: chosen_from.partial.clone(), ..answer })
+    }
+
+    /// A list without what policy hides.
+    async fn shown(self: &Arc<Self>, plan: &Plan, module: &ModulePath, merged: Merged, call: &Call) -> Merged {
+        let Merged { list: VersionList { tagged, pseudo }, lifetime, partial } = merged;
+        let (tagged, pseudo) = (self.visible(plan, module, tagged, call).await, self.visible(plan, module, pseudo, call).await);
+        let lifetime = if tagged.complete && pseudo.complete { lifetime } else { Lifetime::Passing };
+        Merged { list: VersionList { tagged: tagged.versions, pseudo: pseudo.versions }, lifetime, partial }
     }
 
     /// The list of the plan's upstreams, by the route's rule.
@@ -357,6 +430,10 @@ impl Gateway {
             FailureClass::Absent => self.settings.not_found_ttl,
             _ => REFRESH_PAUSE,
         };
+        self.remember_for(member, ask, error, time);
+    }
+
+    fn remember_for(&self, member: usize, ask: &Ask, error: &UpstreamError, time: Duration) {
         if !time.is_zero() {
             let until = Instant::now() + time;
             self.failures.put(&self.memory_key(member, ask), Arc::new(Failed { until, error: error.clone() }));

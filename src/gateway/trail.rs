@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::verify::Checked;
 use crate::base::units::show_elapsed;
 use crate::route::Plan;
 use crate::upstream::UpstreamError;
@@ -52,6 +53,8 @@ pub enum Verdict {
     Failed(UpstreamError),
     /// It said a moment ago that it does not have it, and was not asked again.
     Remembered(UpstreamError),
+    /// It gave it, but what it gave could not be proven.
+    Unproven,
     /// It was being asked when the chain ended before it.
     GivenUp,
     /// There is no copy, and the request asks the cache alone.
@@ -63,7 +66,7 @@ impl Verdict {
     pub fn failure(&self) -> Option<&UpstreamError> {
         match self {
             Self::Failed(e) | Self::Remembered(e) => Some(e),
-            Self::Fetched | Self::Fresh(_) | Self::Stale(..) | Self::GivenUp | Self::NotCached => None,
+            Self::Fetched | Self::Fresh(_) | Self::Stale(..) | Self::Unproven | Self::GivenUp | Self::NotCached => None,
         }
     }
 }
@@ -78,6 +81,7 @@ impl fmt::Display for Verdict {
             Self::Stale(a, Some(e)) => write!(f, "copy, {} old, because: {e}", age(a)),
             Self::Failed(e) => write!(f, "{e}"),
             Self::Remembered(e) => write!(f, "{e}, remembered"),
+            Self::Unproven => f.write_str("it could not be proven"),
             Self::GivenUp => f.write_str("given up, the chain ended before it"),
             Self::NotCached => f.write_str("not cached"),
         }
@@ -110,6 +114,8 @@ pub struct Trail {
     pub cache: CacheStatus,
     /// The upstream whose answer it is; a merged answer has none.
     pub upstream: Option<Arc<str>>,
+    /// What the sum of a zip or go.mod rests on. One that is still arriving has none yet.
+    pub checked: Option<Checked>,
     /// The upstreams that were considered, in order.
     pub attempts: Vec<Attempt>,
 }

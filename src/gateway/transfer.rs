@@ -1,19 +1,34 @@
-//! A zip on its way from an upstream into a spool, and the look at its shape before its end is let go.
+//! What came from an upstream on its way to its askers and into the cache: small answers, zips that are files already, and zips that
+//! grow in a spool, whose end is held back until they have been looked at.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::answer::{Answer, Content, Kind, Lifetime};
+use super::chain::{Fetch, Found, Part, Unfit};
+use super::trail::{Attempt, Verdict};
+use super::verify::{Checked, Expected, Ledger};
+use super::{Gateway, kind_of};
 use crate::egress::{Body, EgressError};
-use crate::module::ModuleVersion;
 use crate::module::zip::{self, MAX_ZIP, ZipError};
-use crate::store::{Spool, StoreError};
-use crate::upstream::UpstreamError;
+use crate::module::{Ask, ModuleVersion, Sum};
+use crate::route::FailureClass;
+use crate::store::{Folder, Spool, StoreError, Stored};
+use crate::upstream::{Incoming, UpstreamError};
 
+/// How long a small answer waits for its lane to the disk.
+const LANE_PATIENCE: Duration = Duration::from_millis(200);
+/// An upstream whose zip was no good is not asked for it again for so long.
+const CORRUPT_PAUSE: Duration = Duration::from_secs(60);
 /// As many bytes are written to the disk at once, where as many have arrived.
 const BATCH: usize = 256 << 10;
 
 /// Writes the body into the spool as it arrives. This runs on the gateway's runtime, where a write into the page cache may
 /// block for a moment without keeping a worker from its clients. After each write `came` is told.
-pub(super) async fn receive(body: &mut Body, spool: &mut Spool, mut came: impl FnMut(&Spool)) -> Result<(), UpstreamError> {
+async fn receive(body: &mut Body, spool: &mut Spool, mut came: impl FnMut(&Spool)) -> Result<(), UpstreamError> {
     let mut batch: Vec<Bytes> = Vec::new();
     while let Some(piece) = body.next().await? {
         let mut bytes = piece.len();
@@ -47,18 +62,22 @@ pub(super) async fn receive(body: &mut Body, spool: &mut Spool, mut came: impl F
     Ok(())
 }
 
-/// Looks at the shape of a whole zip, and where another upstream's go.mod is known, whether this zip holds the same.
-pub(super) async fn check(file: std::fs::File, version: ModuleVersion, expected: Option<Bytes>) -> Result<(), UpstreamError> {
+/// Looks at the shape of a whole zip, and where another upstream's go.mod is known, whether this zip holds the same. Its sum is worth
+/// the look at all that is in it where it is wanted.
+async fn check(file: File, version: ModuleVersion, go_mod: Option<Bytes>, wanted: bool) -> Result<Option<Sum>, UpstreamError> {
     let looked = tokio::task::spawn_blocking(move || {
-        let again = file.try_clone()?;
-        zip::check(file, &version)?;
-        let Some(expected) = expected else { return Ok(true) };
-        // A zip without a go.mod has one made up by whoever serves it; there is nothing to compare then.
-        Ok::<_, ZipError>(zip::go_mod(again, &version)?.is_none_or(|own| own == expected))
+        zip::check(file.try_clone()?, &version)?;
+        if let Some(other) = go_mod
+            // A zip without a go.mod has one made up by whoever serves it; there is nothing to compare then.
+            && zip::go_mod(file.try_clone()?, &version)?.is_some_and(|own| own != other)
+        {
+            return Ok(Err(other_module()));
+        }
+        let sum = if wanted { Some(Sum::of_zip(file, &version)?) } else { None };
+        Ok::<_, ZipError>(Ok(sum))
     });
     match looked.await {
-        Ok(Ok(true)) => Ok(()),
-        Ok(Ok(false)) => Err(other_module()),
+        Ok(Ok(looked)) => looked,
         Ok(Err(ZipError::Io(e))) => Err(StoreError::new("read the zip in", "the cache".as_ref(), e).into()),
         Ok(Err(e)) => Err(UpstreamError::corrupt(e)),
         Err(e) => Err(UpstreamError::corrupt(format!("looking at it broke down: {e}"))),
@@ -68,4 +87,172 @@ pub(super) async fn check(file: std::fs::File, version: ModuleVersion, expected:
 /// What a part is that belongs to another module than the parts before it.
 pub(super) fn other_module() -> UpstreamError {
     UpstreamError::corrupt("its go.mod differs from the one that was served for this version before, from another upstream")
+}
+
+impl Gateway {
+    /// Hands on what a member gave, and keeps it.
+    pub(super) async fn bring(
+        &self,
+        member: usize,
+        part: Part,
+        fetch: &Fetch,
+        attempts: &[Attempt],
+        started: Instant,
+    ) -> Result<(), Unfit> {
+        let land = |found| fetch.land(found, attempts, Some(self.attempt(member, Verdict::Fetched, started)));
+        let expected = fetch.expected().await?;
+        match part {
+            Part::Small(bytes) => {
+                let found = self.small(member, &fetch.ask, bytes.clone(), &expected)?;
+                // Askers are slowed down to what the disk can take rather than refused when it cannot.
+                let _backlog = self.backlog.acquire().await;
+                let checked = found.checked.clone();
+                land(found);
+                self.keep(member, fetch.ask.clone(), bytes, checked).await;
+                Ok(())
+            }
+            Part::Zip(Incoming::File(stored)) => {
+                let other = fetch.other_go_mod(member).filter(|_| !expected.is_proven());
+                land(self.whole_file(member, &fetch.ask, stored, &expected, other).await?);
+                Ok(())
+            }
+            Part::Zip(Incoming::Body { length, body }) => Ok(self.bring_zip(member, length, body, fetch, &expected, land).await?),
+        }
+    }
+
+    /// A small answer, held against what it has to be.
+    pub(super) fn small(&self, member: usize, ask: &Ask, bytes: Bytes, expected: &Expected) -> Result<Found, UpstreamError> {
+        let checked = match ask {
+            Ask::GoMod(_) => expected.judge(Sum::of_go_mod(&bytes), &self.members[member].name, ask)?,
+            _ => None,
+        };
+        Ok(Found { member, answer: Answer::bytes(bytes, kind_of(ask), Lifetime::Immutable), checked })
+    }
+
+    /// A zip that is a file already, checked. It is not copied: a directory is its own cache.
+    pub(super) async fn whole_file(
+        &self,
+        member: usize,
+        ask: &Ask,
+        stored: Stored,
+        expected: &Expected,
+        other: Option<&Bytes>,
+    ) -> Result<Found, UpstreamError> {
+        let Ask::Zip(version) = ask else { return Err(UpstreamError::corrupt("not a zip")) };
+        let name = &self.members[member].name;
+        let unreadable = |e| StoreError::new("read the zip of", version.module.as_str().as_ref(), e);
+        // The file of this length and time, whose sum may be known from before.
+        let key = format!("{name}/{}/{}/{:?}", ask.path(), stored.length, stored.modified);
+        let known = self.sums.get(&key).map(|known| *known);
+        let wanted = known.is_none() && expected.is_sum();
+        let _place = if wanted { self.hashing.acquire().await.ok() } else { None };
+        let sum = check(stored.file.try_clone().map_err(unreadable)?, version.clone(), other.cloned(), wanted).await?.or(known);
+        if let Some(sum) = sum {
+            self.sums.put(&key, Arc::new(sum));
+        }
+        let checked = match sum.filter(|_| expected.is_sum()) {
+            Some(sum) => expected.judge(sum, name, ask)?,
+            None => None,
+        };
+        let content = Content::File { file: Arc::new(stored.file), length: stored.length };
+        let answer = Answer { modified: Some(stored.modified), ..Answer::new(content, Kind::Zip) };
+        Ok(Found { member, answer, checked })
+    }
+
+    /// Brings a zip home. It lands when its readers can begin. A zip so small that they would get nothing before it is checked
+    /// lands when it is whole, so that a bad one still lets the chain go on.
+    async fn bring_zip(
+        &self,
+        member: usize,
+        length: Option<u64>,
+        mut body: Body,
+        fetch: &Fetch,
+        expected: &Expected,
+        land: impl Fn(Found),
+    ) -> Result<(), UpstreamError> {
+        let Ask::Zip(version) = &fetch.ask else { return Err(UpstreamError::corrupt("not a zip")) };
+        let name = &self.members[member].name;
+        let mut spool = self.store.spool()?;
+        spool.announce(length)?;
+        let arriving = |spool: &Spool, length, checked| {
+            let answer = Answer::new(Content::Growing { reader: spool.reader(), length }, Kind::Zip);
+            Found { member, answer, checked }
+        };
+        let mut begun = false;
+        let come = |spool: &Spool| {
+            if !begun && spool.visible() > 0 {
+                begun = true;
+                land(arriving(spool, length, None));
+            }
+        };
+        let received = match receive(&mut body, &mut spool, come).await {
+            Ok(()) => match spool.file() {
+                Ok(file) => {
+                    let other = fetch.other_go_mod(member).filter(|_| !expected.is_proven());
+                    let _place = self.hashing.acquire().await;
+                    let sum = check(file, version.clone(), other.cloned(), true).await;
+                    sum.and_then(|sum| sum.map_or(Ok(None), |sum| expected.judge(sum, name, &fetch.ask)))
+                }
+                Err(e) => Err(StoreError::new("read the temporary file of", fetch.ask.path().as_ref(), e).into()),
+            },
+            Err(e) => Err(e),
+        };
+        let checked = match received {
+            Ok(checked) => checked,
+            Err(e) => {
+                spool.fail(&format!("{name}: {e}"));
+                if !begun {
+                    return Err(e);
+                }
+                // The readers have begun and see an aborted body; the next request starts anew, and is not sent the same once more.
+                if e.failure.class() == FailureClass::Corrupt {
+                    self.remember_for(member, &fetch.ask, &e, CORRUPT_PAUSE);
+                }
+                tracing::error!(upstream = %name, ask = %fetch.ask, error = %e, "a zip failed while it was being sent on");
+                return Ok(());
+            }
+        };
+        spool.release();
+        if !begun {
+            land(arriving(&spool, Some(spool.written()), checked.clone()));
+        }
+        let (folder, ask, ledger) = (self.members[member].folder.clone(), fetch.ask.clone(), self.ledger.clone());
+        stored(
+            tokio::task::spawn_blocking(move || {
+                note(&ledger, &folder, &ask, checked.as_ref())?;
+                folder.commit(&ask, spool)
+            })
+            .await,
+        );
+        Ok(())
+    }
+
+    /// Stores a small answer. The askers have it already; a disk that fails costs only the next fetch.
+    async fn keep(&self, member: usize, ask: Ask, bytes: Bytes, checked: Option<Checked>) {
+        let (folder, ledger) = (self.members[member].folder.clone(), self.ledger.clone());
+        if folder.is_writable() {
+            // When many wait, they go side by side after all: the disk then syncs several by one effort.
+            let _lane = tokio::time::timeout(LANE_PATIENCE, self.storing.acquire()).await;
+            stored(
+                tokio::task::spawn_blocking(move || {
+                    note(&ledger, &folder, &ask, checked.as_ref())?;
+                    folder.keep(&ask, &bytes)
+                })
+                .await,
+            );
+        }
+    }
+}
+
+/// Notes what a part's sum rests on, before the part gets its name.
+fn note(ledger: &Ledger, folder: &Folder, ask: &Ask, checked: Option<&Checked>) -> Result<(), StoreError> {
+    checked.map_or(Ok(()), |checked| ledger.write(folder.name(), ask, checked))
+}
+
+pub(super) fn stored(result: Result<Result<(), StoreError>, tokio::task::JoinError>) {
+    match result {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => tracing::error!(error = %e, "an answer could not be kept in the cache"),
+        Err(e) => tracing::error!(error = %e, "storing an answer broke down"),
+    }
 }

@@ -1,5 +1,6 @@
 //! What a request's URL asks for (<https://go.dev/ref/mod#goproxy-protocol>).
 
+use std::borrow::Cow;
 use std::fmt;
 
 use percent_encoding::percent_decode_str;
@@ -43,15 +44,10 @@ impl Ask {
     /// # Errors
     /// Why it is no question, as one line.
     pub fn parse(url_path: &str) -> Result<Self, AskError> {
-        check_percent(url_path)?;
-        let decoded = percent_decode_str(url_path).decode_utf8().map_err(|_| AskError::Encoding("not UTF-8 when decoded"))?;
+        let decoded = decode(url_path)?;
         let path = decoded.strip_prefix('/').ok_or(AskError::Unknown("no leading slash"))?;
         if let Some(module) = path.strip_suffix("/@latest") {
             return Ok(Self::Latest(ModulePath::unescape(module)?));
-        }
-        if path.starts_with("sumdb/") {
-            // The go command asks this of every proxy, and goes to the database itself when told no.
-            return Err(AskError::Unknown("the checksum database is not passed on by this version; the go command asks it itself"));
         }
         let Some((module, file)) = path.rsplit_once("/@v/") else {
             return Err(if path.contains("//") || path.split('/').any(|e| e == "." || e == "..") {
@@ -122,6 +118,12 @@ impl fmt::Display for Ask {
             Self::Zip(v) => write!(f, "{}/@v/{}.zip", v.module, v.version),
         }
     }
+}
+
+/// Undoes the percent-encoding of a URL's path.
+pub(crate) fn decode(url_path: &str) -> Result<Cow<'_, str>, AskError> {
+    check_percent(url_path)?;
+    percent_decode_str(url_path).decode_utf8().map_err(|_| AskError::Encoding("not UTF-8 when decoded"))
 }
 
 /// Every `%` has to be followed by two hexadecimal digits, and none may hide a zero byte.

@@ -14,6 +14,7 @@ pub mod path;
 pub mod pattern;
 pub mod pseudo;
 pub(crate) mod semver;
+pub mod sum;
 pub mod version;
 pub mod zip;
 
@@ -21,6 +22,7 @@ pub use ask::{Ask, AskError};
 pub use info::Info;
 pub use path::ModulePath;
 pub use pattern::Pattern;
+pub use sum::Sum;
 pub use version::{ModuleVersion, Query, Version};
 
 /// Whether a text is a semantic version, canonical or not (`semver.IsValid`).

@@ -4,10 +4,14 @@
 //! Only the zip's directory is read, so a look costs little even for a large file. Whether the contents are the right ones
 //! is the checksum database's to say, not the shape's.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
 
-use rawzip::{ErrorKind, MAX_CENTRAL_DIRECTORY_RECORD_SIZE, ZipArchive};
+use rawzip::{
+    CompressionMethod, ErrorKind, FileReader, MAX_CENTRAL_DIRECTORY_RECORD_SIZE, ZipArchive, ZipArchiveEntryWayfinder,
+    ZipFileHeaderRecord,
+};
 
 use super::ModuleVersion;
 
@@ -92,25 +96,79 @@ pub fn go_mod(file: File, version: &ModuleVersion) -> Result<Option<Vec<u8>>, Zi
         let path = entry.file_path();
         let name: &[u8] = path.as_ref();
         if name == wanted.as_bytes() {
-            found = Some((entry.wayfinder(), entry.compression_method()));
+            found = Some(Packed::of(&entry));
             break;
         }
     }
-    let Some((wayfinder, method)) = found else { return Ok(None) };
-    let entry = archive.get_entry(wayfinder)?;
-    let raw = entry.reader();
+    let Some(packed) = found else { return Ok(None) };
     let mut text = Vec::new();
-    let limit = MAX_GO_MOD + 1;
-    match method {
-        rawzip::CompressionMethod::STORE => raw.take(limit).read_to_end(&mut text)?,
-        rawzip::CompressionMethod::DEFLATE => flate2::read::DeflateDecoder::new(raw)
-            .take(limit)
-            .read_to_end(&mut text)
-            .map_err(|e| ZipError::Damaged(e.to_string()))?,
-        other => return Err(ZipError::Damaged(format!("go.mod is packed by method {other}"))),
-    };
-    if text.len() as u64 >= limit {
+    packed.read(&archive, &wanted, |content| content.take(MAX_GO_MOD + 1).read_to_end(&mut text).map(|_| ()))?;
+    if text.len() as u64 > MAX_GO_MOD {
         return Err(ZipError::Shape { version: version.to_string(), why: format!("go.mod is larger than {MAX_GO_MOD} bytes") });
     }
     Ok(Some(text))
+}
+
+/// Unpacks all files of a zip, in the order of its directory, names and all as they stand there. What they hold is read once, by
+/// `each`, and is never more than [`MAX_ZIP`] together.
+///
+/// # Errors
+/// What is wrong with the zip: two files of one name, a wrong length or checksum, too much in it.
+pub fn unpack(
+    file: File,
+    version: &ModuleVersion,
+    mut each: impl FnMut(&str, &mut dyn Read) -> io::Result<()>,
+) -> Result<(), ZipError> {
+    let shape = |why: String| ZipError::Shape { version: version.to_string(), why };
+    let mut buffer = vec![0; MAX_CENTRAL_DIRECTORY_RECORD_SIZE];
+    let archive = ZipArchive::from_file(file, &mut buffer)?;
+    let mut entries = archive.entries(&mut buffer);
+    let (mut files, mut names) = (Vec::new(), HashSet::new());
+    while let Some(entry) = entries.next_entry()? {
+        let path = entry.file_path();
+        let name = std::str::from_utf8(path.as_ref()).map_err(|_| shape("a file name that is not UTF-8".into()))?;
+        if name.contains('\n') || !names.insert(name.to_owned()) {
+            return Err(shape(format!("{name:?} stands there twice, or has a line break in its name")));
+        }
+        files.push((name.to_owned(), Packed::of(&entry)));
+    }
+    let mut left = MAX_ZIP;
+    for (name, packed) in files {
+        packed.read(&archive, &name, |content| {
+            let mut bounded = content.take(left + 1);
+            each(&name, &mut bounded)?;
+            left = bounded.limit().saturating_sub(1);
+            if bounded.limit() == 0 { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(()) }
+        })?;
+    }
+    Ok(())
+}
+
+/// Where a file of a zip lies, and how it is packed.
+struct Packed {
+    at: ZipArchiveEntryWayfinder,
+    method: CompressionMethod,
+}
+
+impl Packed {
+    fn of(entry: &ZipFileHeaderRecord<'_>) -> Self {
+        Self { at: entry.wayfinder(), method: entry.compression_method() }
+    }
+
+    /// Unpacks it; its length and checksum have to be as the zip says when it is read to its end.
+    fn read(
+        &self,
+        archive: &ZipArchive<FileReader>,
+        name: &str,
+        read: impl FnOnce(&mut dyn Read) -> io::Result<()>,
+    ) -> Result<(), ZipError> {
+        let entry = archive.get_entry(self.at)?;
+        let raw = entry.reader();
+        let done = match self.method {
+            CompressionMethod::STORE => read(&mut entry.verifying_reader(raw)),
+            CompressionMethod::DEFLATE => read(&mut entry.verifying_reader(flate2::read::DeflateDecoder::new(raw))),
+            other => return Err(ZipError::Damaged(format!("{name} is packed by method {other}"))),
+        };
+        done.map_err(|e| ZipError::Damaged(format!("{name}: {e}")))
+    }
 }

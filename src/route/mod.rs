@@ -84,6 +84,28 @@ pub enum PartialRule {
     Fail,
 }
 
+/// Whether what a chain brings has to be proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verify {
+    /// By the checksum database; what that does not know is refused.
+    Sumdb,
+    /// By the checksum database where it can say something; else the sum that was seen first counts.
+    SumdbOrTrustFirst,
+    /// No database is asked. The sum that was seen first counts.
+    Off,
+}
+
+impl Verify {
+    /// The word for it in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sumdb => "sumdb",
+            Self::SumdbOrTrustFirst => "sumdb-or-trust-first",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// One step of a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
@@ -118,6 +140,8 @@ pub struct Route {
     pub partial: PartialRule,
     /// The next upstream is asked too when one has not begun to answer after so long.
     pub hedge_after: Option<Duration>,
+    /// What its zips and go.mod files are held against.
+    pub verify: Verify,
 }
 
 impl Route {
@@ -206,6 +230,7 @@ mod tests {
             list: ListMode::Merge,
             partial: PartialRule::Serve,
             hedge_after: None,
+            verify: Verify::Off,
         }
     }
 

@@ -64,6 +64,11 @@ impl Refusal {
 pub(super) fn status(error: &GatewayError) -> StatusCode {
     match error {
         GatewayError::NoRoute | GatewayError::NoUpstream | GatewayError::NotCached => StatusCode::NOT_FOUND,
+        GatewayError::Fenced | GatewayError::Unrecorded => StatusCode::NOT_FOUND,
+        // The go command stops at this one, so that nobody gets round it by the next proxy.
+        GatewayError::Denied(_) | GatewayError::Unproven => StatusCode::FORBIDDEN,
+        GatewayError::Unverified { timed_out: true, .. } => StatusCode::GATEWAY_TIMEOUT,
+        GatewayError::Unverified { .. } => StatusCode::BAD_GATEWAY,
         GatewayError::Chain(ChainVerdict::Absent, _) => StatusCode::NOT_FOUND,
         GatewayError::Chain(ChainVerdict::TimedOut, _) => StatusCode::GATEWAY_TIMEOUT,
         GatewayError::Chain(ChainVerdict::Failed, _) | GatewayError::Partial(_) => StatusCode::BAD_GATEWAY,

@@ -13,6 +13,7 @@ use crate::base::Call;
 use crate::base::units::show_elapsed;
 use crate::gateway::{Content, Gateway, Outcome};
 use crate::module::{Ask, Malformed, ModulePath, ModuleVersion, Query, Version};
+use crate::route::{Plan, Verify};
 use crate::store::Progress;
 
 /// An explanation.
@@ -22,6 +23,8 @@ pub struct Explanation {
     pub asked: String,
     /// The rule that matched, or why there is none.
     pub route: String,
+    /// What zips and go.mod files have to prove there.
+    pub verify: Option<String>,
     /// The upstreams of that rule, in order.
     pub chain: Vec<Link>,
     /// One entry a question.
@@ -52,6 +55,8 @@ pub struct Question {
     pub status: u16,
     /// What went wrong, or what was found.
     pub outcome: String,
+    /// The sum of a zip or go.mod, and what it rests on.
+    pub sum: Option<String>,
 }
 
 /// One upstream that was considered.
@@ -78,10 +83,11 @@ pub async fn explain(gateway: &Arc<Gateway>, asked: &str) -> Result<Explanation,
     let mut questions = Vec::new();
     for ask in &asks {
         let outcome = gateway.answer(ask, &call).await;
-        questions.push(question(ask, outcome).await);
+        questions.push(question(gateway, ask, outcome).await);
     }
+    let verify = plan.as_ref().zip(asks.first()).map(|(plan, ask)| verify(gateway, plan, ask.module()));
     let route = plan.map_or_else(|| "no route matches".to_owned(), |plan| plan.rule());
-    Ok(Explanation { asked: asked.to_owned(), route, chain, questions })
+    Ok(Explanation { asked: asked.to_owned(), route, verify, chain, questions })
 }
 
 fn questions(asked: &str) -> Result<Vec<Ask>, Malformed> {
@@ -98,11 +104,29 @@ fn questions(asked: &str) -> Result<Vec<Ask>, Malformed> {
     })
 }
 
-async fn question(ask: &Ask, outcome: Outcome) -> Question {
+/// How a module is verified on a route, in a few words.
+fn verify(gateway: &Gateway, plan: &Plan, module: &ModulePath) -> String {
+    let mode = gateway.mode(plan, module).name();
+    match gateway.databases().next() {
+        Some(database) if mode != Verify::Off.name() => format!("{mode} ({database})"),
+        _ => mode.to_owned(),
+    }
+}
+
+async fn question(gateway: &Gateway, ask: &Ask, outcome: Outcome) -> Question {
     let Outcome { result, trail } = outcome;
     let (status, text) = match result {
         Ok(answer) => (200, found(answer.content).await),
         Err(e) => (status(&e).as_u16(), e.to_string()),
+    };
+    let checked = match (trail.checked, &trail.upstream) {
+        (Some(checked), _) => Some(checked),
+        // Of one that was still arriving it was noted meanwhile.
+        (None, Some(upstream)) if status == 200 && matches!(ask, Ask::GoMod(_) | Ask::Zip(_)) => {
+            let (ledger, upstream, ask) = (gateway.ledger().clone(), Arc::clone(upstream), ask.clone());
+            tokio::task::spawn_blocking(move || ledger.read(&upstream, &ask).ok().flatten()).await.unwrap_or_default()
+        }
+        _ => None,
     };
     let attempts = trail.attempts.iter().map(|a| Tried {
         upstream: a.upstream.to_string(),
@@ -116,6 +140,7 @@ async fn question(ask: &Ask, outcome: Outcome) -> Question {
         attempts: attempts.collect(),
         status,
         outcome: text,
+        sum: checked.map(|checked| checked.to_string()),
     }
 }
 
@@ -144,6 +169,9 @@ impl fmt::Display for Explanation {
         writeln!(f, "  route  {}", self.route)?;
         let names: Vec<&str> = self.chain.iter().map(|l| l.upstream.as_str()).collect();
         writeln!(f, "  chain  {}", if names.is_empty() { "(nobody)".to_owned() } else { names.join(" -> ") })?;
+        if let Some(verify) = &self.verify {
+            writeln!(f, "  verify {verify}")?;
+        }
         for Link { upstream, state } in &self.chain {
             if let Some(state) = state {
                 writeln!(f, "  state  {upstream}: {state}")?;
@@ -157,6 +185,9 @@ impl fmt::Display for Explanation {
                 writeln!(f, "    asked   {}: {} ({})", a.upstream, a.verdict, a.took)?;
             }
             writeln!(f, "    status  {}  {}", q.status, q.outcome)?;
+            if let Some(sum) = &q.sum {
+                writeln!(f, "    sum     {sum}")?;
+            }
         }
         Ok(())
     }

@@ -36,6 +36,7 @@ use crate::base::call::fresh_id;
 use crate::gateway::{CacheStatus, Gateway, Outcome, Trail};
 use crate::module::Ask;
 use crate::store::Memory;
+use crate::sumdb::SumdbAsk;
 use body::Body;
 use connection::{Connection, Slot};
 use error::Refusal;
@@ -56,6 +57,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(90);
 const CACHED_ONLY: &str = "disable-module-fetch";
 /// The path prefix that asks for the same.
 const CACHED_ONLY_PATH: &str = "/cached-only";
+/// The path prefix of checksum databases.
+const SUMDB: &str = "/sumdb/";
 
 /// What is swapped as one when the configuration is read again.
 pub struct Site {
@@ -334,13 +337,20 @@ impl Front {
             Some(rest) if rest.starts_with('/') => (rest, true),
             _ => (path, false),
         };
-        let ask = Ask::parse(question).map_err(|e| Refusal::of_ask(&e))?;
-        record.what = ask.to_string();
         let by_header = request.headers().get(CACHED_ONLY).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"true"));
         let call = Call { id: id.into(), cached_only: by_path || by_header, others: false, waits: false };
         let site = self.shared.site();
-        let Outcome { result, trail } = site.gateway.answer(&ask, &call).await;
-        record.trail = trail;
+        let result = if let Some(below) = question.strip_prefix(SUMDB) {
+            let (database, ask) = SumdbAsk::parse(below, site.gateway.databases()).map_err(|e| Refusal::of_ask(&e))?;
+            record.what = format!("sumdb/{database}/{ask}");
+            site.gateway.sumdb(database, &ask, &call).await
+        } else {
+            let ask = Ask::parse(question).map_err(|e| Refusal::of_ask(&e))?;
+            record.what = ask.to_string();
+            let Outcome { result, trail } = site.gateway.answer(&ask, &call).await;
+            record.trail = trail;
+            result
+        };
         match result {
             Ok(mut answer) => {
                 if request.head().version < actix_http::Version::HTTP_11 {

@@ -187,6 +187,7 @@ fn headers_of(answer: &Answer) -> Vec<(HeaderName, HeaderValue)> {
         Kind::Text => "text/plain; charset=utf-8",
         Kind::Json => "application/json",
         Kind::Zip => "application/zip",
+        Kind::Octets => "application/octet-stream",
     };
     let lifetime = match answer.lifetime {
         Lifetime::Immutable => "max-age=31536000, immutable",

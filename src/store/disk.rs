@@ -14,11 +14,13 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::spool::TempPath;
-use super::{Spool, StoreError};
+use super::{Shelf, Spool, StoreError};
 use crate::module::Ask;
 
 /// The folder of temporary files, beside the upstreams' folders. No upstream's name starts with a dot.
 pub(crate) const TEMP: &str = ".tmp";
+/// The folder of files that are not what they have to be.
+const ASIDE: &str = ".bad";
 /// A file's time of last use is renewed when it is older than this.
 const TOUCH_AFTER: Duration = Duration::from_secs(3000);
 
@@ -73,6 +75,11 @@ impl DiskStore {
         Folder { root: self.root.join(upstream), store: Some(Arc::clone(self)) }
     }
 
+    /// A folder of small files beside the upstreams' folders. Its name starts with a dot, which no upstream's does.
+    pub fn shelf(self: &Arc<Self>, name: &str) -> Shelf {
+        Shelf::new(self.root.join(name), Arc::clone(self))
+    }
+
     /// A new, empty temporary file for a body that is to come.
     ///
     /// # Errors
@@ -82,7 +89,7 @@ impl DiskStore {
         Ok(Spool::new(file, path))
     }
 
-    fn temp_file(&self) -> Result<(File, TempPath), StoreError> {
+    pub(super) fn temp_file(&self) -> Result<(File, TempPath), StoreError> {
         let path = self.temp.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
         let open = || OpenOptions::new().read(true).write(true).create_new(true).open(&path);
         let file = match open() {
@@ -166,6 +173,11 @@ impl Folder {
     /// A folder that nothing is ever written to.
     pub fn read_only(root: &Path) -> Self {
         Self { root: root.to_owned(), store: None }
+    }
+
+    /// The folder's own name, which is its upstream's.
+    pub fn name(&self) -> &str {
+        self.root.file_name().and_then(|name| name.to_str()).unwrap_or_default()
     }
 
     /// Whether answers can be kept in it.
@@ -266,6 +278,21 @@ impl Folder {
         Ok(())
     }
 
+    /// Takes a file that is not what it has to be out of the folder, and says where it was put: nothing is lost by it.
+    ///
+    /// # Errors
+    /// What the disk says; it is still in its place then.
+    #[expect(clippy::disallowed_methods, reason = "what was named here loses its name here")]
+    pub fn set_aside(&self, ask: &Ask) -> Result<PathBuf, StoreError> {
+        let path = self.path(ask);
+        let wrap = |e| StoreError::new("put aside", &path, e);
+        let name = self.root.file_name().unwrap_or_default();
+        let aside = self.root.with_file_name(ASIDE).join(name).join(ask.path());
+        fs::create_dir_all(aside.parent().unwrap_or(&self.root)).map_err(wrap)?;
+        fs::rename(&path, &aside).map_err(wrap)?;
+        Ok(aside)
+    }
+
     /// Renews a list's, a query's or `@latest`'s time without writing it again: it was asked just now and is the same.
     ///
     /// # Errors
@@ -293,6 +320,6 @@ fn touch(file: &File) {
 }
 
 /// Whether the error means that there is no such file: also where a name is longer than the file system allows.
-fn is_missing(e: &io::Error) -> bool {
+pub(super) fn is_missing(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename)
 }

@@ -5,15 +5,18 @@
 //!   save lists, `@latest` and queries, whose file time says when they were asked.
 //! - [`spool`]: a file that grows while an upstream sends it, with any number of readers at their own pace.
 //! - [`memory`]: small answers, bounded by their bytes.
+//! - [`shelf`]: small files by name that no eviction touches.
 //! - [`evict`]: what goes when the disk bound is reached, least recently used first.
 
 pub mod disk;
 pub mod evict;
 pub mod memory;
+pub mod shelf;
 pub mod spool;
 
 pub use disk::{DiskStore, Folder, Stored};
 pub use memory::Memory;
+pub use shelf::{Durable, Shelf};
 pub use spool::{Progress, Spool, SpoolReader};
 
 /// Why something could not be kept or read.

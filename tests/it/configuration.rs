@@ -68,7 +68,7 @@ path = "/does/not/exist"
 match = ["[", "https://x.example"]
 upstreams = ["a", "zz", "a"]
 fallback = "sometimes"
-verify = "sumdb"
+verify = "maybe"
 
 [[routes]]
 upstreams = []
@@ -93,7 +93,7 @@ upstreams = []
         "DIR/m.toml:30: routes[0].upstreams[1]: there is no upstream \"zz\"",
         "DIR/m.toml:30: routes[0].upstreams[2]: ",
         "DIR/m.toml:31: routes[0].fallback: ",
-        "DIR/m.toml:32: routes[0].verify: unknown key",
+        "DIR/m.toml:32: routes[0].verify: has to be one of: ",
         "DIR/m.toml:34: routes[1]: has no match",
         "DIR/m.toml:35: routes[1].upstreams: ",
         "DIR/m.toml:37: surprise: unknown key",

@@ -11,18 +11,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 /// A flight that was joined; it has landed when there is something in it.
-pub(super) type Flight<V> = watch::Receiver<Option<V>>;
+pub(crate) type Flight<V> = watch::Receiver<Option<V>>;
 
 /// Flights under way, by key.
 #[derive(Debug)]
-pub(super) struct Flights<K, V> {
+pub(crate) struct Flights<K, V> {
     under_way: Mutex<HashMap<K, Flight<V>>>,
     limit: usize,
 }
 
 /// Why nothing came of joining.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FlightError {
+pub(crate) enum FlightError {
     /// As many flights as may be are under way.
     Full,
     /// The flight ended without landing: its task broke down.
@@ -30,7 +30,7 @@ pub(super) enum FlightError {
 }
 
 /// Who flies it. Dropped, the flight is over.
-pub(super) struct Pilot<K: Eq + Hash, V> {
+pub(crate) struct Pilot<K: Eq + Hash, V> {
     flights: Arc<Flights<K, V>>,
     key: K,
     landing: watch::Sender<Option<V>>,
@@ -38,7 +38,7 @@ pub(super) struct Pilot<K: Eq + Hash, V> {
 
 impl<K: Eq + Hash, V> Pilot<K, V> {
     /// Gives the result to all who wait and to all who come while the flight is known.
-    pub(super) fn land(&self, result: V) {
+    pub(crate) fn land(&self, result: V) {
         self.landing.send_replace(Some(result));
     }
 }
@@ -50,18 +50,18 @@ impl<K: Eq + Hash, V> Drop for Pilot<K, V> {
 }
 
 impl<K: Eq + Hash + Clone, V: Clone> Flights<K, V> {
-    pub(super) fn new(limit: usize) -> Arc<Self> {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { under_way: Mutex::new(HashMap::new()), limit })
     }
 
     /// How many are under way.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Joins the flight of this key, starting it where there is none. Nothing is waited for. A new flight is given those of the
     /// `before` keys that are under way already: it may wait for them, and they never for it.
-    pub(super) fn board(
+    pub(crate) fn board(
         self: &Arc<Self>,
         key: K,
         before: &[K],
@@ -84,7 +84,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Flights<K, V> {
 }
 
 /// Waits until the flight has landed.
-pub(super) async fn landed<V: Clone>(mut flight: Flight<V>) -> Result<V, FlightError> {
+pub(crate) async fn landed<V: Clone>(mut flight: Flight<V>) -> Result<V, FlightError> {
     let result = flight.wait_for(Option::is_some).await.map_err(|_| FlightError::Lost)?;
     result.clone().ok_or(FlightError::Lost)
 }

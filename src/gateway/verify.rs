@@ -1,0 +1,358 @@
+//! What zips and go.mod files are held against before they are kept: the checksum database's sums, or those that were seen first.
+//!
+//! A sum that was found good is noted beside the upstream's folder, so that a kept file is not looked at again, and so that the first
+//! sum of a private version outlives the file. A note says what the sum rests on: one that was only seen first does not do where the
+//! route wants a proof.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::answer::{Answer, Kind, Lifetime};
+use super::chain::Found;
+use super::{Gateway, GatewayError, Policy};
+use crate::base::Call;
+use crate::module::zip::{MAX_GO_MOD, ZipError};
+use crate::module::{Ask, ModulePath, ModuleVersion, Pattern, Sum};
+use crate::route::{Plan, Verify};
+use crate::store::{DiskStore, Durable, Folder, Shelf, StoreError};
+use crate::sumdb::{Database, SumdbAsk, SumdbError};
+use crate::upstream::UpstreamError;
+
+/// Go toolchains are modules of this path. They are programs that developers run, so they are never served unproven.
+const TOOLCHAIN: &str = "golang.org/toolchain";
+/// The folder of noted sums, beside the upstreams' folders.
+pub const SUMS: &str = ".sums";
+/// The largest note of a sum.
+const MAX_NOTE: u64 = 4096;
+
+/// What modules have to prove, and by what.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    /// The databases that are passed on. The first is the one that proves.
+    pub databases: Vec<Arc<Database>>,
+    /// The modules that no database is asked about, as GONOSUMDB has it.
+    pub no_sumdb: Vec<Pattern>,
+    /// What may be fetched at all.
+    pub policy: Policy,
+}
+
+/// The noted sums of a cache.
+#[derive(Debug, Clone)]
+pub struct Ledger(Shelf);
+
+/// What a sum rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// The database of this name has it.
+    Proven(Arc<str>),
+    /// It was the first that was seen: when and from whom.
+    Seen(Arc<str>),
+}
+
+/// A sum that was found good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// The sum.
+    pub sum: Sum,
+    /// What it rests on.
+    pub standing: Standing,
+}
+
+impl fmt::Display for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.standing {
+            Standing::Proven(by) => write!(f, "{} proven by {by}", self.sum),
+            Standing::Seen(first) => write!(f, "{} seen first {first}", self.sum),
+        }
+    }
+}
+
+impl Checked {
+    /// Reads a note.
+    fn parse(note: &[u8]) -> Option<Self> {
+        let mut fields = std::str::from_utf8(note).ok()?.strip_suffix('\n')?.splitn(3, ' ');
+        let (sum, kind, what) = (Sum::parse(fields.next()?)?, fields.next()?, fields.next()?.into());
+        match kind {
+            "proven" => Some(Self { sum, standing: Standing::Proven(what) }),
+            "seen" => Some(Self { sum, standing: Standing::Seen(what) }),
+            _ => None,
+        }
+    }
+
+    fn note(&self) -> String {
+        match &self.standing {
+            Standing::Proven(by) => format!("{} proven {by}\n", self.sum),
+            Standing::Seen(first) => format!("{} seen {first}\n", self.sum),
+        }
+    }
+}
+
+impl Ledger {
+    /// The ledger of a cache.
+    pub fn of(store: &Arc<DiskStore>) -> Self {
+        Self(store.shelf(SUMS))
+    }
+
+    /// What was noted of an upstream's part of a version. Blocks.
+    ///
+    /// # Errors
+    /// What the disk says. A damaged note counts as none: it was not synced because the database has what it said.
+    pub fn read(&self, upstream: &str, ask: &Ask) -> Result<Option<Checked>, StoreError> {
+        Ok(self.0.read(&path(upstream, ask), MAX_NOTE)?.and_then(|note| Checked::parse(&note)))
+    }
+
+    /// Notes a sum. Blocks.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn write(&self, upstream: &str, ask: &Ask, checked: &Checked) -> Result<(), StoreError> {
+        let durable = match checked.standing {
+            Standing::Proven(_) => Durable::No,
+            // Nobody else knows it.
+            Standing::Seen(_) => Durable::Yes,
+        };
+        self.0.write(&path(upstream, ask), checked.note().as_bytes(), durable)
+    }
+
+    /// Forgets a sum. Blocks.
+    pub fn forget(&self, upstream: &str, ask: &Ask) {
+        self.0.remove(&path(upstream, ask));
+    }
+}
+
+fn path(upstream: &str, ask: &Ask) -> String {
+    format!("{upstream}/{}", ask.path())
+}
+
+/// What a part has to be.
+#[derive(Debug, Clone)]
+pub(super) enum Expected {
+    /// It has this sum.
+    Sum(Checked),
+    /// Whatever it is: it is seen for the first time.
+    First,
+    /// It has no sum: an `.info`.
+    Anything,
+}
+
+impl Expected {
+    /// Whether a sum has to be made.
+    pub(super) fn is_sum(&self) -> bool {
+        matches!(self, Self::Sum(_))
+    }
+
+    /// Whether it is proven, so that nothing else need agree.
+    pub(super) fn is_proven(&self) -> bool {
+        matches!(self, Self::Sum(Checked { standing: Standing::Proven(_), .. }))
+    }
+
+    /// Holds what came from an upstream against it.
+    pub(super) fn judge(&self, sum: Sum, upstream: &str, ask: &Ask) -> Result<Option<Checked>, UpstreamError> {
+        let known = match self {
+            Self::Anything => return Ok(None),
+            Self::First => {
+                let standing = Standing::Seen(format!("{} from {upstream}", Timestamp::now()).into());
+                return Ok(Some(Checked { sum, standing }));
+            }
+            Self::Sum(known) if known.sum == sum => return Ok(Some(known.clone())),
+            Self::Sum(known) => known,
+        };
+        Err(UpstreamError::corrupt(match &known.standing {
+            Standing::Proven(by) => format!("checksum mismatch: it has {sum}, and {by} has {}", known.sum),
+            Standing::Seen(first) => format!(
+                "checksum mismatch: it has {sum}, and {} was seen first ({first}); a version never changes, so release a new one, or \
+                 where the change is right, run `modgate verify --forget {}`",
+                known.sum,
+                version_of(ask).map_or_else(String::new, ToString::to_string)
+            ),
+        }))
+    }
+}
+
+fn version_of(ask: &Ask) -> Option<&ModuleVersion> {
+    match ask {
+        Ask::Info(version) | Ask::GoMod(version) | Ask::Zip(version) => Some(version),
+        Ask::List(_) | Ask::Latest(_) | Ask::Query(..) => None,
+    }
+}
+
+impl From<SumdbError> for GatewayError {
+    fn from(e: SumdbError) -> Self {
+        match e {
+            SumdbError::Absent => Self::Unrecorded,
+            SumdbError::Unreachable { timed_out, .. } => Self::Unverified { why: e.to_string().into(), timed_out },
+            SumdbError::Refused(why) => Self::Unverified { why, timed_out: false },
+            SumdbError::NotCached => Self::NotCached,
+        }
+    }
+}
+
+impl Gateway {
+    /// What the parts of a module have to prove on this route.
+    pub fn mode(&self, plan: &Plan, module: &ModulePath) -> Verify {
+        if module.as_str() == TOOLCHAIN {
+            Verify::Sumdb
+        } else if self.trust.no_sumdb.iter().any(|p| p.matches(module.as_str())) {
+            Verify::Off
+        } else {
+            plan.route.verify
+        }
+    }
+
+    /// What a part has to be.
+    ///
+    /// # Errors
+    /// That it cannot be had, because nothing could prove it.
+    pub(super) async fn expected(&self, plan: &Plan, ask: &Ask, cached_only: bool) -> Result<Expected, GatewayError> {
+        let (Ask::GoMod(version) | Ask::Zip(version)) = ask else { return Ok(Expected::Anything) };
+        let mode = self.mode(plan, &version.module);
+        if mode != Verify::Off {
+            match (self.proven(version, ask, cached_only).await, mode) {
+                (Ok(checked), _) => return Ok(Expected::Sum(checked)),
+                (Err(SumdbError::Absent), Verify::Sumdb) => return Err(GatewayError::Unproven),
+                (Err(e), Verify::Sumdb) => return Err(e.into()),
+                (Err(e @ SumdbError::Refused(_)), _) => return Err(e.into()),
+                // The database cannot say anything about it, and the route is content with that.
+                (Err(_), _) => {}
+            }
+        }
+        Ok(self.seen_first(plan, ask).await?.map_or(Expected::First, Expected::Sum))
+    }
+
+    async fn proven(&self, version: &ModuleVersion, ask: &Ask, cached_only: bool) -> Result<Checked, SumdbError> {
+        let Some(database) = self.trust.databases.first() else {
+            return Err(SumdbError::Refused("no checksum database is configured, and this is never served unproven".into()));
+        };
+        let sums = database.sums(version, cached_only).await?;
+        let sum = if matches!(ask, Ask::Zip(_)) { sums.zip } else { sums.go_mod };
+        Ok(Checked { sum: sum.ok_or(SumdbError::Absent)?, standing: Standing::Proven(database.name().into()) })
+    }
+
+    /// The first of the plan's upstreams that a sum was noted for.
+    async fn seen_first(&self, plan: &Plan, ask: &Ask) -> Result<Option<Checked>, GatewayError> {
+        let names: Vec<_> = plan.route.steps.iter().map(|s| Arc::clone(&self.members[s.upstream].name)).collect();
+        let (ledger, ask) = (self.ledger.clone(), ask.clone());
+        let read = move || names.iter().find_map(|name| ledger.read(name, &ask).transpose()).transpose();
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(e)) => Err(GatewayError::Unverified { why: e.to_string().into(), timed_out: false }),
+            Err(_) => Err(GatewayError::Internal),
+        }
+    }
+
+    /// Looks at a kept file that nothing good is noted of, and notes it. `None` where it is not what it has to be: it was put aside.
+    ///
+    /// # Errors
+    /// That it cannot be said.
+    pub(super) async fn check_kept(
+        &self,
+        plan: &Plan,
+        ask: &Ask,
+        found: &Found,
+        call: &Call,
+    ) -> Result<Option<Checked>, GatewayError> {
+        let expected = self.expected(plan, ask, call.cached_only).await?;
+        let member = &self.members[found.member];
+        let (folder, part) = (member.folder.clone(), ask.clone());
+        let _place = self.hashing.acquire().await;
+        let sum = tokio::task::spawn_blocking(move || sum_of(&folder, &part)).await.map_err(|_| GatewayError::Internal)?;
+        let judged = match sum {
+            Ok(None) => return Ok(None),
+            Ok(Some(sum)) => expected.judge(sum, &member.name, ask),
+            Err(ZipError::Io(e)) => return Err(GatewayError::Unverified { why: e.to_string().into(), timed_out: false }),
+            Err(e) => Err(UpstreamError::corrupt(e)),
+        };
+        let (folder, ledger, name, ask) = (member.folder.clone(), self.ledger.clone(), Arc::clone(&member.name), ask.clone());
+        let done = tokio::task::spawn_blocking(move || match judged {
+            Ok(checked) => {
+                if let Some(checked) = &checked {
+                    ledger.write(&name, &ask, checked)?;
+                }
+                Ok(checked)
+            }
+            Err(e) => {
+                let aside = folder.set_aside(&ask)?;
+                tracing::error!(upstream = %name, %ask, error = %e, aside = %aside.display(), "a kept file is not what it has to be, and was put aside");
+                Ok(None)
+            }
+        });
+        match done.await {
+            Ok(Ok(checked)) => Ok(checked),
+            Ok(Err(e)) => {
+                let e: StoreError = e;
+                Err(GatewayError::Unverified { why: e.to_string().into(), timed_out: false })
+            }
+            Err(_) => Err(GatewayError::Internal),
+        }
+    }
+
+    /// Answers a question to a checksum database that is passed on here. What no public upstream is asked about, no database is
+    /// either.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn sumdb(&self, database: &str, ask: &SumdbAsk, call: &Call) -> Result<Answer, GatewayError> {
+        let database = self.trust.databases.iter().find(|d| d.name() == database).ok_or(GatewayError::Unrecorded)?;
+        let (bytes, holds) = match ask {
+            SumdbAsk::Supported => (bytes::Bytes::new(), Some(std::time::Duration::ZERO)),
+            SumdbAsk::Latest => database.latest(call.cached_only).await?,
+            SumdbAsk::Tile(named) => database.tile(*named, call.cached_only).await?,
+            SumdbAsk::Lookup(version) => {
+                if self.is_fenced(&version.module) {
+                    return Err(GatewayError::Fenced);
+                }
+                (database.lookup(version, call.cached_only).await?, None)
+            }
+        };
+        let kind = if matches!(ask, SumdbAsk::Tile(_)) { Kind::Octets } else { Kind::Text };
+        let lifetime = match holds {
+            None => Lifetime::Immutable,
+            Some(rest) if rest.is_zero() => Lifetime::Passing,
+            Some(rest) => Lifetime::For(rest),
+        };
+        Ok(Answer::bytes(bytes, kind, lifetime))
+    }
+
+    /// Whether the name of a module is not to be told to anybody outside: it is on no route, on one whose upstreams are all private,
+    /// or among those that no database is asked about.
+    fn is_fenced(&self, module: &ModulePath) -> bool {
+        if module.as_str() == TOOLCHAIN {
+            return false;
+        }
+        let public = |plan: Plan| plan.route.steps.iter().any(|step| !self.members[step.upstream].private);
+        !self.routes.plan(module).is_some_and(public) || self.trust.no_sumdb.iter().any(|p| p.matches(module.as_str()))
+    }
+
+    /// The names of the databases that are passed on.
+    pub fn databases(&self) -> impl Iterator<Item = &str> {
+        self.trust.databases.iter().map(|d| d.name())
+    }
+
+    /// What modules have to prove.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// The sums that were noted.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+}
+
+/// The sum of a kept file; `None` where there is none. Blocks.
+///
+/// # Errors
+/// That it cannot be read, or is no zip.
+pub fn sum_of(folder: &Folder, ask: &Ask) -> Result<Option<Sum>, ZipError> {
+    let unreadable = |e: StoreError| ZipError::Io(std::io::Error::other(e.to_string()));
+    match ask {
+        Ask::GoMod(_) => Ok(folder.read(ask, MAX_GO_MOD).map_err(unreadable)?.map(|(text, _)| Sum::of_go_mod(&text))),
+        Ask::Zip(version) => match folder.open(ask).map_err(unreadable)? {
+            Some(stored) => Sum::of_zip(stored.file, version).map(Some),
+            None => Ok(None),
+        },
+        Ask::Info(_) | Ask::Query(..) | Ask::List(_) | Ask::Latest(_) => Ok(None),
+    }
+}

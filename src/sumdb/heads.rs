@@ -1,0 +1,192 @@
+//! The newest tree head that was proven, kept on disk: it goes forward alone. A head that does not belong to its history is the
+//! database's own signature under a lie; it is refused, and both are kept as evidence.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::note::{self, Verifier};
+use super::source::Source;
+use super::tiles::Tiles;
+use super::tree::{Head, parts, root_of};
+use super::{OpenError, SumdbError};
+use crate::store::{Durable, Shelf, StoreError};
+
+/// The file of the kept head.
+const LATEST: &str = "latest";
+/// The largest signed tree head that is read.
+pub(super) const MAX_HEAD: u64 = 64 << 10;
+/// So many other heads that fit are remembered, so that they are not proven again.
+const REMEMBERED: usize = 4096;
+/// So many files of evidence are kept.
+const MAX_EVIDENCE: usize = 100;
+
+/// A head with the note that it came in.
+#[derive(Debug, Clone)]
+pub(super) struct Signed {
+    pub(super) head: Head,
+    pub(super) note: Bytes,
+}
+
+/// The history of one database.
+pub(super) struct Heads {
+    key: Verifier,
+    shelf: Shelf,
+    /// The newest head, and when it was last heard that it is.
+    newest: Mutex<(Option<Signed>, Option<Instant>)>,
+    fitting: Mutex<VecDeque<Head>>,
+    /// Held while the newest is replaced.
+    advancing: tokio::sync::Mutex<()>,
+}
+
+impl Heads {
+    /// Takes up the head that was kept.
+    pub(super) fn open(key: Verifier, shelf: Shelf) -> Result<Self, OpenError> {
+        let kept = shelf.read(LATEST, MAX_HEAD)?;
+        let kept = kept.map(|note| read(&key, &note).map_err(|e| OpenError::Damaged(shelf.root().join(LATEST), e.to_string())));
+        let newest = Mutex::new((kept.transpose()?, None));
+        Ok(Self { key, shelf, newest, fitting: Mutex::default(), advancing: tokio::sync::Mutex::default() })
+    }
+
+    pub(super) fn newest(&self) -> Option<Signed> {
+        self.lock().0.clone()
+    }
+
+    /// When it was last heard that the newest is the newest.
+    pub(super) fn confirmed(&self) -> Option<Instant> {
+        self.lock().1
+    }
+
+    pub(super) fn confirm(&self) {
+        self.lock().1 = Some(Instant::now());
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Option<Signed>, Option<Instant>)> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads a signed head.
+    pub(super) fn read(&self, note: &Bytes) -> Result<Signed, SumdbError> {
+        read(&self.key, note)
+    }
+
+    /// Takes a signed head in: it has to be of one history with the newest, which it replaces where it is newer. The newest, then.
+    pub(super) async fn admit(&self, signed: Signed, by: &str, tiles: &Tiles, sources: &[Source]) -> Result<Signed, SumdbError> {
+        loop {
+            let Some(newest) = self.newest() else {
+                let _advancing = self.advancing.lock().await;
+                if self.newest().is_none() {
+                    self.advance(signed.clone()).await?;
+                }
+                continue;
+            };
+            if signed.head == newest.head || self.fits_already(&signed.head) {
+                return Ok(newest);
+            }
+            if signed.head.size <= newest.head.size {
+                self.prove(&signed, &newest, by, tiles, sources).await?;
+                return Ok(newest);
+            }
+            let _advancing = self.advancing.lock().await;
+            if self.newest().is_some_and(|now| now.head == newest.head) {
+                self.prove(&newest, &signed, by, tiles, sources).await?;
+                self.advance(signed.clone()).await?;
+            }
+        }
+    }
+
+    fn fits_already(&self, head: &Head) -> bool {
+        self.fitting.lock().unwrap_or_else(PoisonError::into_inner).contains(head)
+    }
+
+    /// Proves that one tree is the beginning of another. Tiles are kept only where it is.
+    async fn prove(&self, older: &Signed, newer: &Signed, by: &str, tiles: &Tiles, sources: &[Source]) -> Result<(), SumdbError> {
+        let fits = if older.head.size == newer.head.size {
+            older.head.root == newer.head.root
+        } else {
+            let proof = tiles.prove(&newer.head, &parts(older.head.size), sources).await?;
+            let fits = root_of(&proof.hashes) == older.head.root;
+            if fits {
+                tiles.keep(&proof).await;
+            }
+            fits
+        };
+        if fits {
+            let mut fitting = self.fitting.lock().unwrap_or_else(PoisonError::into_inner);
+            if fitting.len() >= REMEMBERED {
+                fitting.pop_front();
+            }
+            fitting.push_back(older.head);
+            return Ok(());
+        }
+        let why = format!(
+            "SECURITY: the database {} has signed two trees that are not of one history, of {} and of {} records",
+            self.key.name(),
+            older.head.size,
+            newer.head.size
+        );
+        self.evidence(&why, by, older, newer);
+        Err(SumdbError::Refused(why.into()))
+    }
+
+    /// Says that a server has gone back behind the kept head.
+    pub(super) fn rolled_back(&self, to: &Signed, by: &str) -> SumdbError {
+        let kept = self.newest().map_or(0, |kept| kept.head.size);
+        let why = format!(
+            "SECURITY: the database {} was rolled back: a tree of {} records where {kept} are known",
+            self.key.name(),
+            to.head.size
+        );
+        if let Some(kept) = self.newest() {
+            self.evidence(&why, by, to, &kept);
+        }
+        SumdbError::Refused(why.into())
+    }
+
+    /// Puts evidence on disk, once for each pair of heads, and says so loudly.
+    fn evidence(&self, why: &str, by: &str, older: &Signed, newer: &Signed) {
+        let digest = Sha256::new().chain_update(&older.note).chain_update(&newer.note).finalize();
+        let id = digest[..4].iter().fold(String::new(), |id, byte| format!("{id}{byte:02x}"));
+        let name = format!("evidence/{}-{}-{id}.txt", older.head.size, newer.head.size);
+        tracing::error!(server = by, evidence = %self.shelf.root().join(&name).display(), "{why}");
+        let known = self.shelf.names("evidence");
+        if known.len() >= MAX_EVIDENCE || known.iter().any(|n| name.ends_with(n.as_str())) {
+            return;
+        }
+        let mut text = format!("{why}\nserver: {by}\ntime: {}\n\nthe older tree head:\n\n", jiff::Timestamp::now()).into_bytes();
+        text.extend_from_slice(&older.note);
+        text.extend_from_slice(b"\nthe newer tree head:\n\n");
+        text.extend_from_slice(&newer.note);
+        if let Err(e) = self.shelf.write(&name, &text, Durable::Yes) {
+            tracing::error!(error = %e, "evidence against the checksum database cannot be kept");
+        }
+    }
+
+    /// Makes a proven head the newest, here and on disk, unless another process has gone further there: then that one's is.
+    async fn advance(&self, signed: Signed) -> Result<(), SumdbError> {
+        let (shelf, key) = (self.shelf.clone(), self.key.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            shelf.locked(|| {
+                let kept = shelf.read(LATEST, MAX_HEAD)?.and_then(|note| read(&key, &note).ok());
+                if let Some(further) = kept.filter(|kept| kept.head.size > signed.head.size) {
+                    return Ok(further);
+                }
+                shelf.write(LATEST, &signed.note, Durable::Yes)?;
+                Ok::<_, StoreError>(signed)
+            })?
+        });
+        let newest = written.await.map_err(|e| SumdbError::refused(format!("keeping the tree head broke down: {e}")))??;
+        self.lock().0 = Some(newest);
+        Ok(())
+    }
+}
+
+/// Reads a signed head.
+fn read(key: &Verifier, note: &Bytes) -> Result<Signed, SumdbError> {
+    let text = note::open(note, key).map_err(|e| SumdbError::refused(format!("its tree head: {e}")))?;
+    let head = Head::parse(text).ok_or_else(|| SumdbError::refused("what it signed is no tree head".into()))?;
+    Ok(Signed { head, note: note.clone() })
+}
