@@ -1,5 +1,6 @@
 //! Layer 9: the one place where the parts meet.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::{Handle, Runtime};
@@ -8,7 +9,7 @@ use crate::config::{self as settings, Config, UpstreamKind, Via};
 use crate::egress::{Egress, EgressHandle, EgressStartError, Policy, TlsError};
 use crate::gateway::{Gateway, Member, Trust};
 use crate::server::Site;
-use crate::store::{DiskStore, Folder, StoreError};
+use crate::store::{DiskStore, Folder, Shelf, StoreError};
 use crate::sumdb::{Database, OpenError, Source};
 use crate::upstream::Upstream;
 use crate::upstream::directory::Directory;
@@ -121,9 +122,7 @@ impl Foundation {
                 }
             }
         }
-        let shelf = self.store.shelf(&format!("{DATABASES}/{name}"));
-        let opened = Database::open(settings.key.clone(), shelf, sources, self.runtime.handle().clone());
-        opened.map_err(|e| StartError::Database(name.to_owned(), e))
+        self.open(settings, sources)
     }
 
     /// Builds a gateway and its memory.
@@ -132,6 +131,27 @@ impl Foundation {
     /// An upstream that cannot be set up.
     pub fn site(&self, config: &Config) -> Result<Site, StartError> {
         Ok(Site::new(self.gateway(config)?, config.cache.memory, config.vanity.clone()))
+    }
+
+    /// The shelf of a database's files below a folder.
+    pub fn files(&self, folder: &Path, database: &str) -> Shelf {
+        Shelf::at(folder.join(database), &self.store)
+    }
+
+    /// The database as it is kept, with the files below a folder to ask instead of anybody.
+    ///
+    /// # Errors
+    /// That what is kept of it cannot be read.
+    pub fn database_of_files(&self, settings: &settings::Database, folder: &Path) -> Result<Arc<Database>, StartError> {
+        let name = settings.key.name();
+        self.open(settings, vec![Source::files("the bundle".into(), self.files(folder, name))])
+    }
+
+    fn open(&self, settings: &settings::Database, sources: Vec<Source>) -> Result<Arc<Database>, StartError> {
+        let name = settings.key.name();
+        let shelf = self.store.shelf(&format!("{DATABASES}/{name}"));
+        let opened = Database::open(settings.key.clone(), shelf, sources, self.runtime.handle().clone());
+        opened.map_err(|e| StartError::Database(name.to_owned(), e))
     }
 
     fn upstream(&self, settings: &settings::Upstream) -> Result<Made, StartError> {

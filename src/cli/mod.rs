@@ -1,10 +1,14 @@
 //! Layer 10: the commands. One file a command; this one is clap and the words that all of them use.
 
+mod bundle;
 mod check;
 mod connect;
 mod explain;
 mod gc;
 mod serve;
+mod verify;
+mod wanted;
+mod warm;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -20,6 +24,7 @@ use crate::config::{Config, ConfigError, Log};
 use crate::module::Malformed;
 use crate::server::ListenError;
 use crate::store::StoreError;
+use crate::sumdb::SumdbError;
 
 /// One GOPROXY for a whole company: routes Go module paths to an ordered chain of upstreams, keeps what they gave, and says why
 /// it answered as it did.
@@ -65,6 +70,37 @@ enum Command {
         #[arg(long, env = crate::vcs::remote::CONNECT_CA, value_name = "FILE")]
         ca_file: Option<PathBuf>,
     },
+    /// Fetch what builds will ask for, before they do. What is in the cache already is not fetched again.
+    Warm {
+        #[command(flatten)]
+        names: Names,
+    },
+    /// Write modules, their sums and what proves them into one file, for an office without a network. What is not in the cache yet is
+    /// fetched first.
+    Export {
+        #[command(flatten)]
+        names: Names,
+        /// The file to write, a tar.
+        #[arg(long, short, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Take the modules of such a file into the cache. Each has to prove what its route wants.
+    Import {
+        /// The file.
+        bundle: PathBuf,
+        /// The upstream that they count as coming from, instead of the first of each one's route.
+        #[arg(long, value_name = "UPSTREAM")]
+        upstream: Option<String>,
+    },
+    /// Hash all kept files again, and hold them against the checksum database's sums and those that were seen first.
+    Verify {
+        /// Put bad files aside, so that they are fetched again.
+        #[arg(long)]
+        repair: bool,
+        /// Forget the sums and files of a version whose change is right: example.com/mod@v1.2.3.
+        #[arg(long, value_name = "MODULE@VERSION")]
+        forget: Vec<String>,
+    },
     /// Bring the cache on disk below its bound, the least recently used files first.
     Gc {
         /// The bound, such as 50GiB, instead of `cache.max_size`.
@@ -74,6 +110,20 @@ enum Command {
         #[arg(long)]
         private_too: bool,
     },
+}
+
+/// Modules on a command line.
+#[derive(Debug, clap::Args)]
+struct Names {
+    /// go.sum and go.mod files, lists of module@version (- is standard input), or single module@version.
+    #[arg(value_name = "FILE|MODULE@VERSION")]
+    modules: Vec<String>,
+    /// A Go toolchain, such as go1.26.8.linux-amd64.
+    #[arg(long, value_name = "NAME")]
+    toolchain: Vec<String>,
+    /// So many files are fetched at once.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    jobs: u16,
 }
 
 /// Why a command failed.
@@ -87,6 +137,8 @@ enum CliError {
     Listen(#[from] ListenError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Sumdb(#[from] SumdbError),
     #[error("{0}")]
     Module(#[from] Malformed),
     #[error("{0}")]
@@ -104,6 +156,10 @@ pub fn main() -> ExitCode {
         Command::Check { probe } => check::run(config, probe),
         Command::Explain { module, json } => explain::run(config, &module, json),
         Command::Connect { host, port, proxy, ca_file } => connect::run(&host, port, proxy.as_deref(), ca_file.as_deref()),
+        Command::Warm { names } => warm::run(config, &names),
+        Command::Export { names, output } => bundle::export(config, &names, &output),
+        Command::Import { bundle, upstream } => bundle::import(config, &bundle, upstream.as_deref()),
+        Command::Verify { repair, forget } => verify::run(config, repair, &forget),
         Command::Gc { max_size, private_too } => gc::run(config, max_size, private_too),
     };
     match done {

@@ -17,6 +17,7 @@ pub mod freshness;
 pub mod list;
 mod permit;
 pub mod policy;
+pub mod stock;
 pub mod trail;
 mod transfer;
 mod turns;

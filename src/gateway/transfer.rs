@@ -64,7 +64,12 @@ async fn receive(body: &mut Body, spool: &mut Spool, mut came: impl FnMut(&Spool
 
 /// Looks at the shape of a whole zip, and where another upstream's go.mod is known, whether this zip holds the same. Its sum is worth
 /// the look at all that is in it where it is wanted.
-async fn check(file: File, version: ModuleVersion, go_mod: Option<Bytes>, wanted: bool) -> Result<Option<Sum>, UpstreamError> {
+pub(super) async fn check(
+    file: File,
+    version: ModuleVersion,
+    go_mod: Option<Bytes>,
+    wanted: bool,
+) -> Result<Option<Sum>, UpstreamError> {
     let looked = tokio::task::spawn_blocking(move || {
         zip::check(file.try_clone()?, &version)?;
         if let Some(other) = go_mod
@@ -245,7 +250,7 @@ impl Gateway {
 }
 
 /// Notes what a part's sum rests on, before the part gets its name.
-fn note(ledger: &Ledger, folder: &Folder, ask: &Ask, checked: Option<&Checked>) -> Result<(), StoreError> {
+pub(super) fn note(ledger: &Ledger, folder: &Folder, ask: &Ask, checked: Option<&Checked>) -> Result<(), StoreError> {
     checked.map_or(Ok(()), |checked| ledger.write(folder.name(), ask, checked))
 }
 

@@ -21,7 +21,7 @@ use crate::sumdb::{Database, SumdbAsk, SumdbError};
 use crate::upstream::UpstreamError;
 
 /// Go toolchains are modules of this path. They are programs that developers run, so they are never served unproven.
-const TOOLCHAIN: &str = "golang.org/toolchain";
+pub const TOOLCHAIN: &str = "golang.org/toolchain";
 /// The folder of noted sums, beside the upstreams' folders.
 pub const SUMS: &str = ".sums";
 /// The largest note of a sum.
@@ -71,7 +71,7 @@ impl fmt::Display for Checked {
 
 impl Checked {
     /// Reads a note.
-    fn parse(note: &[u8]) -> Option<Self> {
+    pub fn parse(note: &[u8]) -> Option<Self> {
         let mut fields = std::str::from_utf8(note).ok()?.strip_suffix('\n')?.splitn(3, ' ');
         let (sum, kind, what) = (Sum::parse(fields.next()?)?, fields.next()?, fields.next()?.into());
         match kind {
@@ -81,7 +81,8 @@ impl Checked {
         }
     }
 
-    fn note(&self) -> String {
+    /// The line that is kept of it.
+    pub fn note(&self) -> String {
         match &self.standing {
             Standing::Proven(by) => format!("{} proven {by}\n", self.sum),
             Standing::Seen(first) => format!("{} seen {first}\n", self.sum),
@@ -317,7 +318,7 @@ impl Gateway {
 
     /// Whether the name of a module is not to be told to anybody outside: it is on no route, on one whose upstreams are all private,
     /// or among those that no database is asked about.
-    fn is_fenced(&self, module: &ModulePath) -> bool {
+    pub fn is_fenced(&self, module: &ModulePath) -> bool {
         if module.as_str() == TOOLCHAIN {
             return false;
         }

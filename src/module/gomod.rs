@@ -1,4 +1,4 @@
-//! What is read of a go.mod: the path that it declares, and leniently, its language version and retractions
+//! What is read of a go.mod: the path that it declares, and leniently, its language version, requirements and retractions
 //! (`modfile.ModulePath` and `modfile.ParseLax` of `golang.org/x/mod`, <https://go.dev/ref/mod#go-mod-file>).
 
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
@@ -38,6 +38,10 @@ pub struct GoMod {
     pub go: Option<String>,
     /// Retracted versions, from and to, both included. The texts need not be versions.
     pub retracted: Vec<(String, String)>,
+    /// The modules that it requires, with their versions. The texts need not be valid paths.
+    pub required: Vec<(String, String)>,
+    /// The modules that stand in for others. That counts in the main module alone.
+    pub replacements: Vec<(String, String)>,
 }
 
 impl GoMod {
@@ -53,7 +57,7 @@ impl GoMod {
                 }
                 Statement::Block(head, lines) => {
                     let [verb] = head.as_slice() else { continue };
-                    if matches!(verb.as_str(), "module" | "require" | "retract" | "ignore") {
+                    if matches!(verb.as_str(), "module" | "require" | "retract" | "ignore" | "replace") {
                         lines.iter().try_for_each(|line| read.directive(verb, line))?;
                     }
                 }
@@ -69,8 +73,17 @@ impl GoMod {
 
     /// Whether the language is Go 1.24 or newer, from which on other files count as vendored.
     pub fn is_1_24(&self) -> bool {
+        self.is_at_least("24")
+    }
+
+    /// Whether the language is Go 1.17 or newer, from which on a go.mod names all modules that its build needs.
+    pub fn is_pruned(&self) -> bool {
+        self.is_at_least("17")
+    }
+
+    fn is_at_least(&self, wanted: &str) -> bool {
         let of_go = self.go.as_deref().and_then(major_minor);
-        of_go.is_some_and(|(major, minor)| compare_numbers(major, "1").then_with(|| compare_numbers(minor, "24")).is_ge())
+        of_go.is_some_and(|(major, minor)| compare_numbers(major, "1").then_with(|| compare_numbers(minor, wanted)).is_ge())
     }
 }
 
@@ -103,10 +116,14 @@ impl Reader {
                 if !major_fits(suffix, &version) {
                     return None;
                 }
+                self.found.required.push((path, version));
             }
             ("ignore", [path]) => drop(unquoted(path)?),
             ("go" | "module" | "require" | "ignore", _) => return None,
             ("retract", arguments) => self.found.retracted.extend(interval(arguments)),
+            ("replace", [.., arrow, path, version]) if arrow == "=>" => {
+                self.found.replacements.extend(unquoted(path).zip(unquoted(version).and_then(|v| canonical_module(&v))));
+            }
             _ => {}
         }
         Some(())

@@ -70,6 +70,11 @@ impl DiskStore {
         &self.root
     }
 
+    /// The folder of this process's temporary files.
+    pub fn temp(&self) -> &Path {
+        &self.temp
+    }
+
     /// The folder of one upstream.
     pub fn folder(self: &Arc<Self>, upstream: &str) -> Folder {
         Folder { root: self.root.join(upstream), store: Some(Arc::clone(self)) }
@@ -77,7 +82,7 @@ impl DiskStore {
 
     /// A folder of small files beside the upstreams' folders. Its name starts with a dot, which no upstream's does.
     pub fn shelf(self: &Arc<Self>, name: &str) -> Shelf {
-        Shelf::new(self.root.join(name), Arc::clone(self))
+        Shelf::at(self.root.join(name), self)
     }
 
     /// A new, empty temporary file for a body that is to come.

@@ -88,6 +88,16 @@ pub fn count(root: &Path) -> Result<u64, StoreError> {
     Ok(bytes)
 }
 
+/// All files below a folder.
+///
+/// # Errors
+/// A folder that could not be read.
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let mut files = Vec::new();
+    walk(folder, &mut |entry| files.push(entry.path))?;
+    Ok(files)
+}
+
 /// The upstreams' folders.
 fn folders(root: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
     let wrap = |e| StoreError::new("read the folder", root, e);

@@ -28,8 +28,9 @@ pub enum Durable {
 }
 
 impl Shelf {
-    pub(crate) fn new(root: PathBuf, store: Arc<DiskStore>) -> Self {
-        Self { root, store }
+    /// The files below a folder, which may be any; temporary ones are those of the store.
+    pub fn at(root: PathBuf, store: &Arc<DiskStore>) -> Self {
+        Self { root, store: Arc::clone(store) }
     }
 
     /// The folder.

@@ -144,6 +144,17 @@ impl Spool {
         self.written
     }
 
+    /// All its bytes, of a small one.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn read_all(&self) -> io::Result<Bytes> {
+        use std::os::unix::fs::FileExt;
+        let mut bytes = vec![0; usize::try_from(self.written).unwrap_or(usize::MAX)];
+        self.file.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes.into())
+    }
+
     /// The file itself, for checking it.
     ///
     /// # Errors

@@ -9,6 +9,7 @@
 //! answered when nobody is reached any more. A full tile stands for its partial forms, which are its beginnings.
 
 pub mod ask;
+mod export;
 mod heads;
 pub mod note;
 pub mod record;

@@ -7,17 +7,32 @@ use bytes::Bytes;
 use url::Url;
 
 use super::SumdbError;
+use super::tile::{self, Named};
+use super::tiles;
 use crate::egress::{EgressError, EgressHandle};
+use crate::store::Shelf;
 
-/// A server of the database.
+/// A server of the database, or files that came from one.
 #[derive(Debug)]
 pub struct Source {
     name: Arc<str>,
+    kind: Kind,
+    failed: Mutex<Option<Instant>>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Server(Server),
+    Files(Shelf),
+}
+
+#[derive(Debug)]
+struct Server {
     base: Url,
     egress: EgressHandle,
     absent: Vec<u16>,
+    /// Whether a proxy passes the database on, and when it was asked that; the database itself is not asked.
     passes_on: Option<Mutex<Option<(Instant, bool)>>>,
-    failed: Mutex<Option<Instant>>,
 }
 
 /// What a server said when it gave nothing.
@@ -42,14 +57,23 @@ const LAST: Duration = Duration::from_secs(30);
 impl Source {
     /// The database itself, at this URL.
     pub fn direct(base: Url, egress: EgressHandle) -> Self {
-        Self { name: "direct".into(), base, egress, absent: vec![404, 410], passes_on: None, failed: Mutex::default() }
+        Self::of("direct".into(), Kind::Server(Server { base, egress, absent: vec![404, 410], passes_on: None }))
+    }
+
+    /// Files in the layout of the database's URLs, as an export has them.
+    pub fn files(name: Arc<str>, shelf: Shelf) -> Self {
+        Self::of(name, Kind::Files(shelf))
+    }
+
+    fn of(name: Arc<str>, kind: Kind) -> Self {
+        Self { name, kind, failed: Mutex::default() }
     }
 
     /// A module proxy at this URL that may pass the database of this name on, and by which statuses it says that it does not have
     /// something.
     pub fn proxy(name: Arc<str>, proxy: &Url, database: &str, egress: EgressHandle, absent: Vec<u16>) -> Self {
         let base = below(proxy, &format!("sumdb/{database}"));
-        Self { name, base, egress, absent, passes_on: Some(Mutex::default()), failed: Mutex::default() }
+        Self::of(name, Kind::Server(Server { base, egress, absent, passes_on: Some(Mutex::default()) }))
     }
 
     /// Its name, for messages.
@@ -59,26 +83,49 @@ impl Source {
 
     /// Fetches what is at this path.
     pub(super) async fn get(&self, path: &str, limit: u64) -> Result<Bytes, Trouble> {
-        let result = match self.passes_on().await {
-            Ok(true) => self.ask(path, limit).await,
-            Ok(false) => {
-                return Err(Trouble::Failed { why: format!("{}: does not pass the database on", self.name), timed_out: false });
-            }
-            Err(e) => Err(e),
+        let result = match &self.kind {
+            Kind::Server(server) => server.get(&self.name, path, limit).await,
+            Kind::Files(shelf) => self.read(shelf, path, limit).await,
         };
         let failed = matches!(result, Err(Trouble::Failed { .. })).then(Instant::now);
         *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
         result
     }
 
+    async fn read(&self, shelf: &Shelf, path: &str, limit: u64) -> Result<Bytes, Trouble> {
+        let (shelf, path) = (shelf.clone(), path.to_owned());
+        let read = tokio::task::spawn_blocking(move || match Named::parse(&path) {
+            Some(Named { kind: tile::Kind::Hashes(tile), width }) => {
+                Ok(tiles::read(&shelf, tile, width).and_then(|bytes| tile::cut(&bytes, width)))
+            }
+            _ => shelf.read(&path, limit),
+        });
+        let failed = |why: String| Trouble::Failed { why: format!("{}: {why}", self.name), timed_out: false };
+        let read = read.await.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
+        read.ok_or_else(|| Trouble::Absent(format!("{}: not there", self.name)))
+    }
+
+    fn failed_lately(&self) -> bool {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at.elapsed() < LAST)
+    }
+}
+
+impl Server {
+    async fn get(&self, name: &str, path: &str, limit: u64) -> Result<Bytes, Trouble> {
+        if self.passes_on(name).await? {
+            return self.ask(name, path, limit).await;
+        }
+        Err(Trouble::Failed { why: format!("{name}: does not pass the database on"), timed_out: false })
+    }
+
     /// Whether a proxy passes the database on; the database itself always does.
-    async fn passes_on(&self) -> Result<bool, Trouble> {
+    async fn passes_on(&self, name: &str) -> Result<bool, Trouble> {
         let Some(known) = &self.passes_on else { return Ok(true) };
         let of_late = |known: &Option<(Instant, bool)>| known.filter(|(at, _)| at.elapsed() < SUPPORT).map(|(_, yes)| yes);
         if let Some(yes) = of_late(&known.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(yes);
         }
-        let yes = match self.ask("supported", 1 << 16).await {
+        let yes = match self.ask(name, "supported", 1 << 16).await {
             Ok(_) => true,
             Err(Trouble::Absent(_)) => false,
             Err(e) => return Err(e),
@@ -87,18 +134,14 @@ impl Source {
         Ok(yes)
     }
 
-    async fn ask(&self, path: &str, limit: u64) -> Result<Bytes, Trouble> {
-        let failed = |e: &EgressError| Trouble::Failed { why: format!("{}: {e}", self.name), timed_out: e.is_timeout() };
+    async fn ask(&self, name: &str, path: &str, limit: u64) -> Result<Bytes, Trouble> {
+        let failed = |e: &EgressError| Trouble::Failed { why: format!("{name}: {e}"), timed_out: e.is_timeout() };
         let mut response = self.egress.get(below(&self.base, path)).await.map_err(|e| failed(&e))?;
         match response.status {
             200 => response.body.collect(limit).await.map_err(|e| failed(&e)),
-            status if self.absent.contains(&status) => Err(Trouble::Absent(format!("{}: {status}", self.name))),
-            status => Err(Trouble::Failed { why: format!("{}: status {status}", self.name), timed_out: false }),
+            status if self.absent.contains(&status) => Err(Trouble::Absent(format!("{name}: {status}"))),
+            status => Err(Trouble::Failed { why: format!("{name}: status {status}"), timed_out: false }),
         }
-    }
-
-    fn failed_lately(&self) -> bool {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at.elapsed() < LAST)
     }
 }
 

@@ -157,6 +157,12 @@ impl Proof {
     }
 }
 
+/// The tiles that prove these hashes in a tree of this size, with their widths.
+pub(super) fn names(size: u64, wanted: &[Coord]) -> Vec<(Tile, u64)> {
+    let plan = tile::plan(size, wanted).unwrap_or_default();
+    plan.into_iter().map(|tile| (tile, tile.width_in(size))).collect()
+}
+
 /// Fetches a tile from the first server that has it, from this one on, and says which it was.
 async fn fetch(tile: Tile, width: u64, sources: &[&Source], from: usize) -> Result<(Bytes, usize), SumdbError> {
     if sources.is_empty() {
@@ -191,8 +197,8 @@ async fn fetch(tile: Tile, width: u64, sources: &[&Source], from: usize) -> Resu
     })
 }
 
-/// Reads the smallest form of a tile on disk that has so many hashes.
-fn read(shelf: &Shelf, tile: Tile, width: u64) -> Option<Bytes> {
+/// Reads the smallest form of a tile on disk that has so many hashes. Blocks.
+pub(super) fn read(shelf: &Shelf, tile: Tile, width: u64) -> Option<Bytes> {
     let read =
         |path: &str| shelf.read(path, TILE_BYTES).ok().flatten().filter(|b| b.len() as u64 >= width * 32 && b.len() % 32 == 0);
     read(&tile.path(FULL)).or_else(|| {

@@ -1,0 +1,94 @@
+//! `modgate verify`: the kept files hashed again, and held against what they have to be.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures_util::{StreamExt, stream};
+
+use super::{CliError, out};
+use crate::assemble::Foundation;
+use crate::config::Config;
+use crate::gateway::Gateway;
+use crate::gateway::stock::Examined;
+use crate::gateway::verify::Standing;
+use crate::module::{Ask, ModulePath, ModuleVersion, Version};
+use crate::store::evict;
+
+#[derive(Debug, Default)]
+struct Count {
+    proven: usize,
+    seen: usize,
+    unknown: usize,
+    bad: usize,
+}
+
+pub(super) fn run(config: Option<&Path>, repair: bool, forget: &[String]) -> Result<(), CliError> {
+    let config = Config::load(config)?;
+    let foundation = Foundation::lay(&config)?;
+    let gateway = foundation.gateway(&config)?;
+    let done = if forget.is_empty() {
+        foundation.runtime().block_on(verify(&gateway, &config.cache.dir, repair))
+    } else {
+        forget.iter().try_for_each(|name| forget_one(&gateway, name))
+    };
+    foundation.close();
+    done
+}
+
+fn forget_one(gateway: &Gateway, name: &str) -> Result<(), CliError> {
+    let (module, version) = name.split_once('@').ok_or_else(|| CliError::Said(format!("{name:?} is not module@version")))?;
+    let version = ModuleVersion::new(ModulePath::parse(module)?, Version::parse(version)?)?;
+    let files = gateway.forget(&version)?;
+    out(format_args!("{version}: forgotten; {files} kept files are in {} now", gateway.store().root().join(".bad").display()));
+    Ok(())
+}
+
+async fn verify(gateway: &Arc<Gateway>, root: &Path, repair: bool) -> Result<(), CliError> {
+    let mut count = Count::default();
+    for (member, folder) in gateway.members().iter().enumerate().filter(|(_, m)| m.folder.is_writable()) {
+        let folder = root.join(&*folder.name);
+        let files = tokio::task::spawn_blocking(move || evict::files(&folder).map(|files| asks(&folder, files)));
+        let files = files.await.map_err(|e| CliError::Said(e.to_string()))??;
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let look = |ask: Ask| async move { (gateway.examine(member, &ask).await, ask) };
+        let mut looks = stream::iter(files.into_iter().map(look)).buffer_unordered(cores);
+        while let Some((examined, ask)) = looks.next().await {
+            let name = &gateway.members()[member].name;
+            match examined.map_err(|e| CliError::Said(format!("{name}/{}: {e}", ask.path())))? {
+                Examined::Good(checked) if matches!(checked.standing, Standing::Proven(_)) => count.proven += 1,
+                Examined::Good(_) => count.seen += 1,
+                Examined::Unknown => count.unknown += 1,
+                Examined::Bad(why) => {
+                    count.bad += 1;
+                    out(format_args!("BAD  {name}/{}: {why}", ask.path()));
+                    if repair {
+                        let aside = gateway.members()[member].folder.set_aside(&ask)?;
+                        out(format_args!("     put aside: {}", aside.display()));
+                    }
+                }
+            }
+        }
+    }
+    for database in &gateway.trust().databases {
+        let (good, bad) = database.check_kept().await;
+        out(format_args!("{}: {good} look-ups proven, {bad} removed, which will be asked for again", database.name()));
+    }
+    let Count { proven, seen, unknown, bad } = count;
+    out(format_args!(
+        "{} files: {proven} as the checksum database has them, {seen} as first seen, {unknown} with nothing to hold them against, {bad} BAD",
+        proven + seen + unknown + bad
+    ));
+    if bad > 0 && !repair {
+        return Err(CliError::Said("bad files are in the cache; --repair puts them aside, so that they are fetched again".into()));
+    }
+    Ok(())
+}
+
+/// The zips and go.mod files among the files of a folder.
+fn asks(folder: &Path, files: Vec<PathBuf>) -> Vec<Ask> {
+    let of_file = |file: PathBuf| {
+        let name = file.strip_prefix(folder).ok()?.to_str()?.replace('%', "%25");
+        Ask::parse(&format!("/{name}")).ok().filter(|ask| matches!(ask, Ask::GoMod(_) | Ask::Zip(_)))
+    };
+    files.into_iter().filter_map(of_file).collect()
+}

@@ -1,0 +1,188 @@
+//! The kept files as a whole: looked at again, taken in from elsewhere, forgotten. For the commands that keep the cache.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::transfer::{self, note};
+use super::verify::{Checked, Expected, sum_of};
+use super::{Gateway, GatewayError};
+use crate::module::zip::{MAX_GO_MOD, MAX_ZIP, ZipError};
+use crate::module::{Ask, Info, ModuleVersion, Sum};
+use crate::store::{Spool, StoreError};
+use crate::upstream::{MAX_INFO, UpstreamError, check_go_mod};
+
+/// What a look at a kept file came to.
+#[derive(Debug, Clone)]
+pub enum Examined {
+    /// It is what it has to be.
+    Good(Checked),
+    /// Nothing is known that it could be held against.
+    Unknown,
+    /// It is not what it has to be, or damaged.
+    Bad(String),
+}
+
+/// What became of a file that was to be taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It is kept.
+    In,
+    /// One was kept already.
+    There,
+}
+
+/// Why a file is not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum Untaken {
+    /// No upstream of a route of this configuration would keep it.
+    #[error("no route leads to an upstream that would keep it")]
+    NoPlace,
+    /// It could not be proven.
+    #[error(transparent)]
+    Unproven(#[from] GatewayError),
+    /// It is not what it has to be.
+    #[error(transparent)]
+    Bad(#[from] UpstreamError),
+    /// The disk.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Gateway {
+    /// Looks at a kept zip or go.mod: against the sum that was noted of it, else against what its route wants, which is found out by
+    /// asking nobody, and then noted.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn examine(&self, member: usize, ask: &Ask) -> Result<Examined, GatewayError> {
+        let broken = |e: &dyn fmt::Display| GatewayError::Unverified { why: e.to_string().into(), timed_out: false };
+        let (name, folder) = (Arc::clone(&self.members[member].name), self.members[member].folder.clone());
+        let (ledger, part) = (self.ledger.clone(), ask.clone());
+        let look = tokio::task::spawn_blocking(move || Ok((ledger.read(&name, &part)?, sum_of(&folder, &part))));
+        let (noted, sum) = look.await.map_err(|_| GatewayError::Internal)?.map_err(|e: StoreError| broken(&e))?;
+        let sum = match sum {
+            Ok(Some(sum)) => sum,
+            Ok(None) => return Ok(Examined::Unknown),
+            Err(ZipError::Io(e)) => return Err(broken(&e)),
+            Err(e) => return Ok(Examined::Bad(e.to_string())),
+        };
+        let name = &self.members[member].name;
+        let expected = match (noted, self.routes.plan(ask.module())) {
+            (Some(noted), _) => Expected::Sum(noted),
+            (None, Some(plan)) if plan.route.steps.iter().any(|step| step.upstream == member) => {
+                match self.expected(&plan, ask, true).await {
+                    Ok(expected) => expected,
+                    Err(_) => return Ok(Examined::Unknown),
+                }
+            }
+            (None, _) => return Ok(Examined::Unknown),
+        };
+        if !expected.is_sum() {
+            return Ok(Examined::Unknown);
+        }
+        match expected.judge(sum, name, ask) {
+            Ok(Some(checked)) => {
+                let (ledger, name, ask, noted) = (self.ledger.clone(), Arc::clone(name), ask.clone(), checked.clone());
+                let noted = tokio::task::spawn_blocking(move || ledger.write(&name, &ask, &noted)).await;
+                noted.map_err(|_| GatewayError::Internal)?.map_err(|e| broken(&e))?;
+                Ok(Examined::Good(checked))
+            }
+            Ok(None) => Ok(Examined::Unknown),
+            Err(e) => Ok(Examined::Bad(e.to_string())),
+        }
+    }
+
+    /// The place of the upstream that a file taken in belongs to: this one, or the first of its route that keeps files.
+    pub fn keeper(&self, ask: &Ask, upstream: Option<&str>) -> Option<usize> {
+        let plan = self.routes.plan(ask.module())?;
+        let keeps = |member: usize| {
+            let member = &self.members[member];
+            member.folder.is_writable() && upstream.is_none_or(|name| *member.name == *name)
+        };
+        plan.route.steps.iter().map(|step| step.upstream).find(|member| keeps(*member))
+    }
+
+    /// Takes a part of a version in as though its keeper had just given it: it has to prove what its route wants, by what is known
+    /// here. `seen` is the sum that was first seen elsewhere, which counts where nothing else does.
+    ///
+    /// # Errors
+    /// Why it is not kept.
+    pub async fn take_in(&self, member: usize, ask: &Ask, spool: Spool, seen: Option<Checked>) -> Result<Taken, Untaken> {
+        let plan = self.routes.plan(ask.module()).ok_or(Untaken::NoPlace)?;
+        let folder = self.members[member].folder.clone();
+        let expected = match self.expected(&plan, ask, true).await? {
+            Expected::First => seen.map_or(Expected::First, Expected::Sum),
+            other => other,
+        };
+        let there = {
+            let (folder, ask) = (folder.clone(), ask.clone());
+            move || folder.has(&ask)
+        };
+        if tokio::task::spawn_blocking(there).await.unwrap_or(false) {
+            return Ok(Taken::There);
+        }
+        let name = &self.members[member].name;
+        let unreadable = |e| StoreError::new("read the temporary file of", ask.path().as_ref(), e);
+        let checked = match ask {
+            Ask::Zip(version) if spool.written() <= MAX_ZIP => {
+                let sum = transfer::check(spool.file().map_err(unreadable)?, version.clone(), None, true).await?;
+                sum.map_or(Ok(None), |sum| expected.judge(sum, name, ask))?
+            }
+            Ask::GoMod(_) if spool.written() <= MAX_GO_MOD => {
+                let text = spool.read_all().map_err(unreadable)?;
+                check_go_mod(&text).map_err(UpstreamError::corrupt)?;
+                expected.judge(Sum::of_go_mod(&text), name, ask)?
+            }
+            Ask::Info(version) if spool.written() <= MAX_INFO => {
+                let info = Info::parse(spool.read_all().map_err(unreadable)?).map_err(UpstreamError::corrupt)?;
+                if info.version != version.version {
+                    return Err(UpstreamError::corrupt(format!("it speaks of {}", info.version)).into());
+                }
+                None
+            }
+            _ => return Err(UpstreamError::corrupt("larger than such a file can be, or no part of a version").into()),
+        };
+        let (ledger, ask) = (self.ledger.clone(), ask.clone());
+        let kept = tokio::task::spawn_blocking(move || {
+            note(&ledger, &folder, &ask, checked.as_ref())?;
+            folder.commit(&ask, spool)
+        });
+        kept.await.map_err(|_| GatewayError::Internal)??;
+        Ok(Taken::In)
+    }
+
+    /// Adds versions to the kept list of an upstream, as though it had listed them. Blocks.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn add_to_list(&self, member: usize, ask: &Ask, versions: &[String]) -> Result<(), StoreError> {
+        let folder = &self.members[member].folder;
+        let known = folder.read(ask, crate::upstream::MAX_LIST)?.map_or_else(Bytes::new, |(bytes, _)| bytes);
+        let mut lines: Vec<&str> = std::str::from_utf8(&known).unwrap_or_default().lines().collect();
+        lines.extend(versions.iter().map(String::as_str));
+        lines.sort_unstable();
+        lines.dedup();
+        folder.keep(ask, &(lines.join("\n") + "\n").into())
+    }
+
+    /// Forgets what was noted of a version, and puts its kept files aside, so that it is fetched as though it had never been seen. How
+    /// many files that were. Blocks.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn forget(&self, version: &ModuleVersion) -> Result<usize, StoreError> {
+        let mut files = 0;
+        for ask in [Ask::Info(version.clone()), Ask::GoMod(version.clone()), Ask::Zip(version.clone())] {
+            for member in self.members.iter().filter(|m| m.folder.is_writable()) {
+                self.ledger.forget(&member.name, &ask);
+                if member.folder.has(&ask) {
+                    member.folder.set_aside(&ask)?;
+                    files += 1;
+                }
+            }
+        }
+        Ok(files)
+    }
+}
