@@ -15,6 +15,7 @@ use crate::upstream::Upstream;
 use crate::upstream::directory::Directory;
 use crate::upstream::goproxy::GoProxy;
 use crate::upstream::guard::Guarded;
+use crate::upstream::offline::Offline;
 use crate::upstream::vcs::Vcs;
 use crate::vcs::Fetcher;
 
@@ -173,6 +174,7 @@ impl Foundation {
                 (Arc::new(Vcs::new(fetcher.map_err(unusable)?, way.clone())), Some(way))
             }
             UpstreamKind::Directory(path, limit) => (Arc::new(Directory::new(path, *limit)), None),
+            UpstreamKind::Offline => (Arc::new(Offline::new(self.store.folder(&name))), None),
         };
         let upstream = Arc::new(Guarded::new(name, upstream, settings.breaker));
         Ok(Made { settings: settings.clone(), upstream, way })
@@ -180,11 +182,12 @@ impl Foundation {
 
     fn member(&self, settings: &settings::Upstream, upstream: Arc<dyn Upstream>) -> Member {
         let folder = match &settings.kind {
-            UpstreamKind::GoProxy(..) | UpstreamKind::Vcs(..) => self.store.folder(&settings.name),
+            UpstreamKind::GoProxy(..) | UpstreamKind::Vcs(..) | UpstreamKind::Offline => self.store.folder(&settings.name),
             // A directory is its own cache.
             UpstreamKind::Directory(path, _) => Folder::read_only(path),
         };
-        Member { name: settings.name.as_str().into(), private: settings.private, upstream, folder }
+        let (name, evictable) = (settings.name.as_str().into(), settings.is_evictable());
+        Member { name, private: settings.private, evictable, upstream, folder }
     }
 
     /// The cache's files.

@@ -10,7 +10,8 @@
 //! its result types; only [`config`] gathers settings, only [`assemble`] builds.
 //!
 //! ```text
-//! 10 cli        one file a command: serve (signals, reload, upkeep), check, explain, gc, connect; mod.rs is clap
+//! 10 cli        one file a command: serve (signals, reload, upkeep), check, explain, warm, bundle (export, import), verify, gc,
+//!               connect; wanted (which modules a person names); mod.rs is clap
 //! 9  assemble   Config -> Gateway: the one place where the parts meet
 //! 8  config     load (figment's layers) -> read (every error, with file, line, key) -> check, egress, vcs, vanity, trust ->
 //!               Config; go_env (the machine's Go settings)
@@ -19,7 +20,7 @@
 //! 6  gateway    mod.rs: Gateway::answer, readable top to bottom; chain (what never changes), copies (what does), turns (one
 //!               upstream after the other, or side by side where one is late), transfer (what came, on its way), verify (what
 //!               it has to be), permit (policy at work), trail (the decision record); pure: freshness, list, policy, error
-//! 5  upstream   mod.rs: the trait; goproxy, vcs, directory; guard (circuit breaker); error (the closed classes)
+//! 5  upstream   mod.rs: the trait; goproxy, vcs, directory, offline; guard (circuit breaker); error (the closed classes)
 //! 4  vcs        resolve (path -> repository: rules, hosts, meta), git (mirror, refs), remote (what git is told), revision (query
 //!               -> commit and version), place (the module in it), tree (its zip), origin, foreign (other systems, by the go
 //!               command), mirrors (upkeep)

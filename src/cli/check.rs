@@ -57,6 +57,7 @@ fn describe(upstream: &Upstream) -> String {
         }
         UpstreamKind::Vcs(settings, policy) => describe_vcs(settings, policy),
         UpstreamKind::Directory(path, _) => format!("directory {}", path.display()),
+        UpstreamKind::Offline => "offline, what imports bring".to_owned(),
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) fn run(config: Option<&Path>, max_size: Option<u64>, private_too: boo
     let Some(max_size) = max_size.or(config.cache.max_size) else {
         return Err(CliError::Said("there is no bound: set cache.max_size, or give --max-size".into()));
     };
-    let public = || config.upstreams.iter().filter(|u| !u.private).map(|u| u.name.clone()).collect();
+    let public = || config.upstreams.iter().filter(|u| u.is_evictable()).map(|u| u.name.clone()).collect();
     let rule = EvictRule { max_size, from: (!private_too).then(public) };
     let dir = &config.cache.dir;
     if !dir.is_dir() {

@@ -39,7 +39,9 @@ fn forget_one(gateway: &Gateway, name: &str) -> Result<(), CliError> {
     let (module, version) = name.split_once('@').ok_or_else(|| CliError::Said(format!("{name:?} is not module@version")))?;
     let version = ModuleVersion::new(ModulePath::parse(module)?, Version::parse(version)?)?;
     let files = gateway.forget(&version)?;
-    out(format_args!("{version}: forgotten; {files} kept files are in {} now", gateway.store().root().join(".bad").display()));
+    let aside = gateway.store().root().join(".bad");
+    out(format_args!("{version}: forgotten; {files} kept files are in {} now", aside.display()));
+    out("a modgate that is running remembers it for up to an hour, or until it gets SIGHUP");
     Ok(())
 }
 

@@ -245,16 +245,18 @@ fn upstream(reading: &Reading, mut table: Table<'_>, defaults: &Defaults, warnin
         GoProxy,
         Vcs,
         Directory,
+        Offline,
     }
     let Some(item) = table.take("type") else {
-        table.say("", "has no type (\"goproxy\", \"vcs\" or \"directory\")");
+        table.say("", "has no type (\"goproxy\", \"vcs\", \"directory\" or \"offline\")");
         return None;
     };
     let kind = item.parsed(|text| match text {
         "goproxy" => Ok(Type::GoProxy),
         "vcs" => Ok(Type::Vcs),
         "directory" => Ok(Type::Directory),
-        _ => Err("has to be one of: goproxy, vcs, directory".into()),
+        "offline" => Ok(Type::Offline),
+        _ => Err("has to be one of: goproxy, vcs, directory, offline".into()),
     })?;
     let private = table.flag("private").unwrap_or(false);
     let made = match kind {
@@ -274,6 +276,7 @@ fn upstream(reading: &Reading, mut table: Table<'_>, defaults: &Defaults, warnin
             let settings = vcs::settings(reading, &mut table);
             settings.zip(policy).map(|((settings, reach), policy)| vcs::upstream(settings, reach, policy))
         }
+        Type::Offline => Some(UpstreamKind::Offline),
         Type::Directory => {
             let limit = table.limit("idle").unwrap_or(defaults.limits().idle);
             required(&mut table, "path").and_then(|item| {
@@ -287,7 +290,7 @@ fn upstream(reading: &Reading, mut table: Table<'_>, defaults: &Defaults, warnin
         }
     };
     let breaker = match kind {
-        Type::Vcs => NO_BREAKER,
+        Type::Vcs | Type::Offline => NO_BREAKER,
         Type::GoProxy | Type::Directory => breaker(table.table("breaker")),
     };
     table.finish();

@@ -119,6 +119,16 @@ pub enum UpstreamKind {
     Vcs(Box<crate::vcs::Settings>, Box<Policy>),
     /// A directory in the layout of the module cache's download folder, and how long a look into it may take.
     Directory(PathBuf, Duration),
+    /// What imports brought.
+    Offline,
+}
+
+impl Upstream {
+    /// Whether its cached files can be had again, so that they may be evicted: nobody is asked for those of a private upstream lightly,
+    /// and imports were carried here by hand.
+    pub fn is_evictable(&self) -> bool {
+        !self.private && self.kind != UpstreamKind::Offline
+    }
 }
 
 /// A checksum database.

@@ -67,6 +67,8 @@ pub struct Member {
     pub name: Arc<str>,
     /// Whether it is the company's own.
     pub private: bool,
+    /// Whether its cached files can be fetched again.
+    pub evictable: bool,
     /// How it is asked.
     pub upstream: Arc<dyn Upstream>,
     /// What it gave before.
@@ -168,9 +170,9 @@ impl Gateway {
         &self.members
     }
 
-    /// The upstreams whose cached files can be fetched again: those that are not private.
+    /// The upstreams whose cached files can be fetched again.
     pub fn evictable(&self) -> HashSet<String> {
-        self.members.iter().filter(|m| !m.private).map(|m| m.name.to_string()).collect()
+        self.members.iter().filter(|m| m.evictable).map(|m| m.name.to_string()).collect()
     }
 
     /// The cache's files.

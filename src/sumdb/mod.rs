@@ -74,7 +74,7 @@ pub enum SumdbError {
     #[error("{0}")]
     Refused(Arc<str>),
     /// It is not known here, and nobody is to be asked.
-    #[error("not in the cache, and this request does not allow fetching")]
+    #[error("the checksum database's word on it is not in the cache, and nobody is to be asked")]
     NotCached,
 }
 
@@ -315,7 +315,7 @@ impl Database {
             }
         }
         match (kept, troubles.verdict()) {
-            (Some(kept), SumdbError::Unreachable { .. } | SumdbError::Absent) => Ok((kept.note, Some(Duration::ZERO))),
+            (Some(kept), SumdbError::Unreachable { .. } | SumdbError::Absent | SumdbError::NotCached) => Ok((kept.note, Some(Duration::ZERO))),
             (_, e) => Err(e),
         }
     }

@@ -199,6 +199,8 @@ impl Troubles {
     pub(super) fn verdict(self) -> SumdbError {
         match self.refused {
             Some(refused) => refused,
+            // There was nobody to ask.
+            None if self.said.is_empty() => SumdbError::NotCached,
             None if self.absent && !self.failed => SumdbError::Absent,
             None => SumdbError::Unreachable { why: self.said.join("; ").into(), timed_out: self.only_late },
         }

@@ -9,6 +9,7 @@ pub mod directory;
 pub mod error;
 pub mod goproxy;
 pub mod guard;
+pub mod offline;
 pub mod vcs;
 
 use std::future::Future;
