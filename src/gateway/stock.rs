@@ -112,7 +112,7 @@ impl Gateway {
     pub async fn take_in(&self, member: usize, ask: &Ask, spool: Spool, seen: Option<Checked>) -> Result<Taken, Untaken> {
         let plan = self.routes.plan(ask.module()).ok_or(Untaken::NoPlace)?;
         let folder = self.members[member].folder.clone();
-        let expected = match self.expected(&plan, ask, true).await? {
+        let expected = match self.expected(&plan, ask, false).await? {
             Expected::First => seen.map_or(Expected::First, Expected::Sum),
             other => other,
         };

@@ -214,9 +214,11 @@ impl Gateway {
                 (Ok(checked), _) => return Ok(Expected::Sum(checked)),
                 (Err(SumdbError::Absent), Verify::Sumdb) => return Err(GatewayError::Unproven),
                 (Err(e), Verify::Sumdb) => return Err(e.into()),
-                (Err(e @ SumdbError::Refused(_)), _) => return Err(e.into()),
-                // The database cannot say anything about it, and the route is content with that.
-                (Err(_), _) => {}
+                // The database does not know it, or there is none to be asked from here, and the route is content with that.
+                (Err(SumdbError::Absent), _) => {}
+                (Err(SumdbError::NotCached), _) if !cached_only => {}
+                // That it is away just now, or not to be believed, is no reason to believe anybody else.
+                (Err(e), _) => return Err(e.into()),
             }
         }
         Ok(self.seen_first(plan, ask).await?.map_or(Expected::First, Expected::Sum))

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 
 use rawzip::{
     CompressionMethod, ErrorKind, FileReader, MAX_CENTRAL_DIRECTORY_RECORD_SIZE, ZipArchive, ZipArchiveEntryWayfinder,
@@ -49,6 +50,74 @@ impl From<rawzip::Error> for ZipError {
     }
 }
 
+/// A zip whose directory any two readers find in the same place: it ends where the record of its end begins, that is the last thing
+/// in the file, and what both kinds of that record say is the same. Otherwise what was looked at here might not be what the go
+/// command unpacks.
+fn open(file: File, buffer: &mut [u8]) -> Result<ZipArchive<FileReader>, ZipError> {
+    let damaged = |why: &str| ZipError::Damaged(why.to_owned());
+    let (length, again) = (file.metadata()?.len(), file.try_clone()?);
+    let archive = ZipArchive::from_file(file, buffer)?;
+    let at = archive.eocd_offset();
+    let end: [u8; 22] = read_at(&again, at)?;
+    if &end[..4] != b"PK\x05\x06" || at + 22 + number(&end, 20, 2) != length {
+        return Err(damaged("something follows the end of its directory"));
+    }
+    let mut comment = vec![0; usize::try_from(number(&end, 20, 2)).unwrap_or(0)];
+    again.read_exact_at(&mut comment, at + 22)?;
+    if comment.windows(4).any(|four| four == b"PK\x05\x06") {
+        return Err(damaged("its comment holds another end"));
+    }
+    let [records, size, offset] = [(10, 2), (12, 4), (16, 4)].map(|(from, bytes)| number(&end, from, bytes));
+    let locator: Option<[u8; 20]> = at.checked_sub(20).and_then(|at| read_at(&again, at).ok());
+    let (records, size, offset, ends) = match locator.filter(|locator| locator.starts_with(b"PK\x06\x07")) {
+        Some(locator) => {
+            let record_at = number(&locator, 8, 8);
+            let record: [u8; 56] = read_at(&again, record_at)?;
+            if !record.starts_with(b"PK\x06\x06") || record_at.checked_add(12 + number(&record, 4, 8)) != Some(at - 20) {
+                return Err(damaged("the long end of its directory is not where it has to be"));
+            }
+            let long = [(32, 8), (40, 8), (48, 8)].map(|(from, bytes)| number(&record, from, bytes));
+            let same = |short: u64, most: u64, long: u64| short == long || short == most;
+            let agree = same(records, 0xFFFF, long[0]) && same(size, 0xFFFF_FFFF, long[1]) && same(offset, 0xFFFF_FFFF, long[2]);
+            if !agree || number(&record, 24, 8) != long[0] {
+                return Err(damaged("the two ends of its directory differ"));
+            }
+            (long[0], long[1], long[2], record_at)
+        }
+        None => (records, size, offset, at),
+    };
+    if offset.checked_add(size) != Some(ends) || offset != archive.directory_offset() || records != archive.entries_hint() {
+        return Err(damaged("its directory does not end where it has to"));
+    }
+    let mut entries = archive.entries(buffer);
+    let (mut count, mut reached) = (0, offset);
+    while let Some(entry) = entries.next_entry()? {
+        let path = entry.file_path();
+        let name: &[u8] = path.as_ref();
+        let lengths = name.len() + entry.extra_fields().remaining_bytes().len() + entry.comment().as_bytes().len();
+        reached = entry.central_directory_offset() + 46 + lengths as u64;
+        count += 1;
+    }
+    if count != records || reached != ends {
+        return Err(damaged("its directory has not as many files as it promises, or more than that"));
+    }
+    Ok(archive)
+}
+
+fn read_at<const N: usize>(file: &File, at: u64) -> Result<[u8; N], ZipError> {
+    let mut bytes = [0; N];
+    match file.read_exact_at(&mut bytes, at) {
+        Ok(()) => Ok(bytes),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(ZipError::Damaged("it ends too early".into())),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// A number in a record, its lowest byte first.
+fn number(record: &[u8], from: usize, bytes: usize) -> u64 {
+    record[from..from + bytes].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
 /// Checks the zip's directory.
 ///
 /// # Errors
@@ -57,10 +126,9 @@ pub fn check(file: File, version: &ModuleVersion) -> Result<(), ZipError> {
     let shape = |why: String| ZipError::Shape { version: version.to_string(), why };
     let prefix = format!("{version}/");
     let mut buffer = vec![0; MAX_CENTRAL_DIRECTORY_RECORD_SIZE];
-    let archive = ZipArchive::from_file(file, &mut buffer)?;
-    let promised = archive.entries_hint();
+    let archive = open(file, &mut buffer)?;
     let mut entries = archive.entries(&mut buffer);
-    let (mut total, mut count) = (0_u64, 0_u64);
+    let mut total = 0_u64;
     while let Some(entry) = entries.next_entry()? {
         let path = entry.file_path();
         let name: &[u8] = path.as_ref();
@@ -71,13 +139,9 @@ pub fn check(file: File, version: &ModuleVersion) -> Result<(), ZipError> {
             return Err(shape(format!("unsafe file name {:?}", shown())));
         }
         total = total.saturating_add(entry.uncompressed_size_hint());
-        count += 1;
         if total > MAX_ZIP {
             return Err(shape(format!("its files are larger than {MAX_ZIP} bytes together")));
         }
-    }
-    if count != promised {
-        return Err(ZipError::Damaged(format!("{count} files where its directory promises {promised}")));
     }
     Ok(())
 }
@@ -88,8 +152,9 @@ pub fn check(file: File, version: &ModuleVersion) -> Result<(), ZipError> {
 /// What is wrong with the zip.
 pub fn go_mod(file: File, version: &ModuleVersion) -> Result<Option<Vec<u8>>, ZipError> {
     let wanted = format!("{version}/go.mod");
+    let again = file.try_clone()?;
     let mut buffer = vec![0; MAX_CENTRAL_DIRECTORY_RECORD_SIZE];
-    let archive = ZipArchive::from_file(file, &mut buffer)?;
+    let archive = open(file, &mut buffer)?;
     let mut entries = archive.entries(&mut buffer);
     let mut found = None;
     while let Some(entry) = entries.next_entry()? {
@@ -102,7 +167,7 @@ pub fn go_mod(file: File, version: &ModuleVersion) -> Result<Option<Vec<u8>>, Zi
     }
     let Some(packed) = found else { return Ok(None) };
     let mut text = Vec::new();
-    packed.read(&archive, &wanted, |content| content.take(MAX_GO_MOD + 1).read_to_end(&mut text).map(|_| ()))?;
+    packed.read(&archive, &again, &wanted, |content| content.take(MAX_GO_MOD + 1).read_to_end(&mut text).map(|_| ()))?;
     if text.len() as u64 > MAX_GO_MOD {
         return Err(ZipError::Shape { version: version.to_string(), why: format!("go.mod is larger than {MAX_GO_MOD} bytes") });
     }
@@ -121,7 +186,8 @@ pub fn unpack(
 ) -> Result<(), ZipError> {
     let shape = |why: String| ZipError::Shape { version: version.to_string(), why };
     let mut buffer = vec![0; MAX_CENTRAL_DIRECTORY_RECORD_SIZE];
-    let archive = ZipArchive::from_file(file, &mut buffer)?;
+    let again = file.try_clone()?;
+    let archive = open(file, &mut buffer)?;
     let mut entries = archive.entries(&mut buffer);
     let (mut files, mut names) = (Vec::new(), HashSet::new());
     while let Some(entry) = entries.next_entry()? {
@@ -134,7 +200,7 @@ pub fn unpack(
     }
     let mut left = MAX_ZIP;
     for (name, packed) in files {
-        packed.read(&archive, &name, |content| {
+        packed.read(&archive, &again, &name, |content| {
             let mut bounded = content.take(left + 1);
             each(&name, &mut bounded)?;
             left = bounded.limit().saturating_sub(1);
@@ -148,21 +214,33 @@ pub fn unpack(
 struct Packed {
     at: ZipArchiveEntryWayfinder,
     method: CompressionMethod,
+    /// Its checksum, where another copy of it has to follow the file.
+    repeated: Option<u32>,
 }
 
 impl Packed {
     fn of(entry: &ZipFileHeaderRecord<'_>) -> Self {
-        Self { at: entry.wayfinder(), method: entry.compression_method() }
+        let repeated = entry.flags().has_data_descriptor().then(|| entry.crc32());
+        Self { at: entry.wayfinder(), method: entry.compression_method(), repeated }
     }
 
     /// Unpacks it; its length and checksum have to be as the zip says when it is read to its end.
     fn read(
         &self,
         archive: &ZipArchive<FileReader>,
+        file: &File,
         name: &str,
         read: impl FnOnce(&mut dyn Read) -> io::Result<()>,
     ) -> Result<(), ZipError> {
         let entry = archive.get_entry(self.at)?;
+        if let Some(crc) = self.repeated {
+            let (_, end) = entry.compressed_data_range();
+            let follows: [u8; 8] = read_at(file, end)?;
+            let own = if follows.starts_with(b"PK\x07\x08") { number(&follows, 4, 4) } else { number(&follows, 0, 4) };
+            if own != u64::from(crc) {
+                return Err(ZipError::Damaged(format!("{name}: what follows it has another checksum")));
+            }
+        }
         let raw = entry.reader();
         let done = match self.method {
             CompressionMethod::STORE => read(&mut entry.verifying_reader(raw)),

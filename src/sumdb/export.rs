@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::record::Record;
 use super::tree::{self, Coord};
-use super::{Database, MAX_LOOKUP, SumdbError, lookup_path, tiles};
+use super::{Database, MAX_LOOKUP, SumdbError, lookup_path};
 use crate::module::escape::unescape;
 use crate::module::{ModulePath, ModuleVersion, Version};
 use crate::store::evict;
@@ -49,13 +49,9 @@ impl Database {
         wanted.extend(sizes.iter().filter(|size| **size <= newest.head.size).flat_map(|size| tree::parts(*size)));
         wanted.sort_unstable();
         wanted.dedup();
-        self.tiles.keep(&self.tiles.prove(&newest.head, &wanted, &self.sources).await?).await;
-        let needed = tiles::names(newest.head.size, &wanted);
-        let tiles = self.tiles.find(&needed).await;
-        for (tile, width) in needed {
-            let bytes = tiles.get(&tile).ok_or_else(|| SumdbError::refused(format!("{} is gone", tile.path(width))))?;
-            files.push((tile.path(width), bytes.clone()));
-        }
+        let proof = self.tiles.prove(&newest.head, &wanted, &self.sources).await?;
+        self.tiles.keep(&proof).await;
+        files.extend(proof.tiles.into_iter().map(|(tile, bytes)| (tile.path(bytes.len() as u64 / 32), bytes)));
         files.push(("latest".into(), newest.note));
         sizes.insert(newest.head.size);
         let sizes = sizes.iter().fold(String::new(), |text, size| format!("{text}{size}\n"));

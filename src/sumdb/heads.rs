@@ -5,14 +5,16 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use base64::Engine;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::note::{self, Verifier};
 use super::source::Source;
-use super::tiles::Tiles;
+use super::tiles::{Proof, Tiles};
 use super::tree::{Head, parts, root_of};
 use super::{OpenError, SumdbError};
+use crate::module::sum::BASE64;
 use crate::store::{Durable, Shelf, StoreError};
 
 /// The file of the kept head.
@@ -104,6 +106,7 @@ impl Heads {
 
     /// Proves that one tree is the beginning of another. Tiles are kept only where it is.
     async fn prove(&self, older: &Signed, newer: &Signed, by: &str, tiles: &Tiles, sources: &[Source]) -> Result<(), SumdbError> {
+        let mut shown = String::new();
         let fits = if older.head.size == newer.head.size {
             older.head.root == newer.head.root
         } else {
@@ -111,6 +114,8 @@ impl Heads {
             let fits = root_of(&proof.hashes) == older.head.root;
             if fits {
                 tiles.keep(&proof).await;
+            } else {
+                shown = misbehaviour(&older.head, &proof);
             }
             fits
         };
@@ -128,38 +133,41 @@ impl Heads {
             older.head.size,
             newer.head.size
         );
-        self.evidence(&why, by, older, newer);
+        self.evidence(&why, by, older, newer, &shown);
         Err(SumdbError::Refused(why.into()))
     }
 
-    /// Says that a server has gone back behind the kept head.
-    pub(super) fn rolled_back(&self, to: &Signed, by: &str) -> SumdbError {
-        let kept = self.newest().map_or(0, |kept| kept.head.size);
+    /// Says that a server gives an older head for its newest: it was rolled back, or is a copy of the database from before. The kept
+    /// head stays.
+    pub(super) fn rolled_back(&self, to: &Signed, newest: &Signed, by: &str) {
         let why = format!(
-            "SECURITY: the database {} was rolled back: a tree of {} records where {kept} are known",
+            "SECURITY: the database {} has gone back, or this is a copy of it from before: its newest tree has {} records, and {} are known",
             self.key.name(),
-            to.head.size
+            to.head.size,
+            newest.head.size
         );
-        if let Some(kept) = self.newest() {
-            self.evidence(&why, by, to, &kept);
-        }
-        SumdbError::Refused(why.into())
+        self.evidence(&why, by, to, newest, "");
     }
 
     /// Puts evidence on disk, once for each pair of heads, and says so loudly.
-    fn evidence(&self, why: &str, by: &str, older: &Signed, newer: &Signed) {
+    fn evidence(&self, why: &str, by: &str, older: &Signed, newer: &Signed, proof: &str) {
         let digest = Sha256::new().chain_update(&older.note).chain_update(&newer.note).finalize();
         let id = digest[..4].iter().fold(String::new(), |id, byte| format!("{id}{byte:02x}"));
         let name = format!("evidence/{}-{}-{id}.txt", older.head.size, newer.head.size);
-        tracing::error!(server = by, evidence = %self.shelf.root().join(&name).display(), "{why}");
         let known = self.shelf.names("evidence");
-        if known.len() >= MAX_EVIDENCE || known.iter().any(|n| name.ends_with(n.as_str())) {
+        if known.iter().any(|n| name.ends_with(n.as_str())) {
+            tracing::warn!(server = by, evidence = %self.shelf.root().join(&name).display(), "again: {why}");
+            return;
+        }
+        tracing::error!(server = by, evidence = %self.shelf.root().join(&name).display(), "{why}");
+        if known.len() >= MAX_EVIDENCE {
             return;
         }
         let mut text = format!("{why}\nserver: {by}\ntime: {}\n\nthe older tree head:\n\n", jiff::Timestamp::now()).into_bytes();
         text.extend_from_slice(&older.note);
         text.extend_from_slice(b"\nthe newer tree head:\n\n");
         text.extend_from_slice(&newer.note);
+        text.extend_from_slice(proof.as_bytes());
         if let Err(e) = self.shelf.write(&name, &text, Durable::Yes) {
             tracing::error!(error = %e, "evidence against the checksum database cannot be kept");
         }
@@ -182,6 +190,17 @@ impl Heads {
         self.lock().0 = Some(newest);
         Ok(())
     }
+}
+
+/// What shows anybody that a tree of the older size in the newer tree is not the older tree: its hash there, and the tiles that prove
+/// that under the newer head.
+fn misbehaviour(older: &Head, proof: &Proof) -> String {
+    let root = root_of(&proof.hashes);
+    let mut text = format!("\nthe first {} records of the newer tree have the hash {root}, by these tiles of it:\n\n", older.size);
+    for (tile, bytes) in &proof.tiles {
+        text.extend([tile.path(bytes.len() as u64 / 32).as_str(), " ", &BASE64.encode(bytes), "\n"]);
+    }
+    text
 }
 
 /// Reads a signed head.

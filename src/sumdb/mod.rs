@@ -37,7 +37,7 @@ use crate::store::{Durable, Memory, Shelf, StoreError};
 use heads::{Heads, MAX_HEAD, Signed};
 use record::Record;
 use source::{Troubles, in_order};
-use tile::{FULL, Kind, Named, Tile};
+use tile::{Kind, Named, Tile};
 use tiles::Tiles;
 use tree::{Coord, Hash};
 
@@ -302,10 +302,12 @@ impl Database {
         for source in in_order(&self.sources) {
             match source.get("latest", MAX_HEAD).await {
                 Ok(note) => match self.take_latest(&note, source.name()).await {
-                    Ok(newest) => {
+                    Ok(Some(newest)) => {
                         self.heads.confirm();
                         return Ok((newest.note, Some(LATEST)));
                     }
+                    // It has gone back, or is a copy from before.
+                    Ok(None) => {}
                     Err(e) => {
                         tracing::error!(database = self.name, server = source.name(), error = %e, "the newest tree head cannot be taken");
                         troubles.refuse(source.name(), e);
@@ -315,18 +317,22 @@ impl Database {
             }
         }
         match (kept, troubles.verdict()) {
-            (Some(kept), SumdbError::Unreachable { .. } | SumdbError::Absent | SumdbError::NotCached) => Ok((kept.note, Some(Duration::ZERO))),
+            (Some(kept), SumdbError::Unreachable { .. } | SumdbError::Absent | SumdbError::NotCached) => {
+                Ok((kept.note, Some(Duration::ZERO)))
+            }
             (_, e) => Err(e),
         }
     }
 
-    async fn take_latest(&self, note: &Bytes, by: &str) -> Result<Signed, SumdbError> {
+    /// The newest head after this one has been taken in; `None` where this one is of before.
+    async fn take_latest(&self, note: &Bytes, by: &str) -> Result<Option<Signed>, SumdbError> {
         let signed = self.heads.read(note)?;
         let newest = self.heads.admit(signed.clone(), by, &self.tiles, &self.sources).await?;
         if signed.head.size < newest.head.size {
-            return Err(self.heads.rolled_back(&signed, by));
+            self.heads.rolled_back(&signed, &newest, by);
+            return Ok(None);
         }
-        Ok(newest)
+        Ok(Some(newest))
     }
 
     /// A tile. One that lies past the newest head that can be had is handed on unproven and not kept: its asker proves it.
@@ -335,29 +341,23 @@ impl Database {
     /// Why there is none.
     pub async fn tile(&self, named: Named, cached_only: bool) -> Result<Lasting, SumdbError> {
         let Kind::Hashes(tile) = named.kind else { return self.data(named, cached_only).await };
-        if let Some(bytes) = self.tiles.find(&[(tile, named.width)]).await.remove(&tile) {
+        if let Some(bytes) = self.tiles.proven(tile, named.width) {
             return Ok((bytes, None));
         }
-        if cached_only {
-            return Err(SumdbError::NotCached);
-        }
+        let sources = if cached_only { &[][..] } else { &self.sources };
         let covers = |signed: &Signed| tile.width_in(signed.head.size) >= named.width;
-        if !self.heads.newest().as_ref().is_some_and(covers) {
+        if !cached_only && !self.heads.newest().as_ref().is_some_and(covers) {
             // Whether it could be had shows in the next line.
             let _ = self.latest(false).await;
         }
         let Some(newest) = self.heads.newest().filter(covers) else {
-            return self.pass_on(&named.to_string(), named.width * 32).await;
+            return if cached_only { Err(SumdbError::NotCached) } else { self.pass_on(&named.to_string(), named.width * 32).await };
         };
         let last = Coord { level: tile.level * 8, index: (tile.index << 8) + named.width - 1 };
-        let proof = self.tiles.prove(&newest.head, &[last], &self.sources).await?;
+        let proof = self.tiles.prove(&newest.head, &[last], sources).await?;
         self.tiles.keep(&proof).await;
-        let whole = match proof.fresh(tile) {
-            Some(bytes) => Some(bytes.clone()),
-            None => self.tiles.find(&[(tile, named.width)]).await.remove(&tile),
-        };
-        let cut = whole.and_then(|bytes| tile::cut(&bytes, named.width));
-        cut.map(|bytes| (bytes, None)).ok_or_else(|| SumdbError::refused(format!("{named} cannot be read back")))
+        let cut = proof.tiles.get(&tile).and_then(|bytes| tile::cut(bytes, named.width));
+        cut.map(|bytes| (bytes, None)).ok_or_else(|| SumdbError::refused(format!("{named} is not part of its own proof")))
     }
 
     /// A tile of records, held against the tile of their hashes.
@@ -370,10 +370,13 @@ impl Database {
         let (hashes, lasting) = Box::pin(self.tile(of_hashes, cached_only)).await?;
         let (bytes, _) = self.pass_on(&name, MAX_DATA).await?;
         let mut rest = &bytes[..];
-        for (n, hash) in tile::hashes(&hashes).into_iter().enumerate() {
-            let record = Record::parse(rest).filter(|r| r.number == index * FULL + n as u64);
-            let record = record.filter(|r| Hash::of_record(r.text.as_bytes()) == hash);
-            rest = record.ok_or_else(|| SumdbError::refused(format!("{name} does not hold the records of its tree")))?.rest;
+        for hash in tile::hashes(&hashes) {
+            // The records' numbers, which other answers have in front of them, follow from the tile's place.
+            let record = record::take_text(rest).filter(|(text, _)| Hash::of_record(text.as_bytes()) == hash);
+            rest = record.ok_or_else(|| SumdbError::refused(format!("{name} does not hold the records of its tree")))?.1;
+        }
+        if !rest.is_empty() {
+            return Err(SumdbError::refused(format!("{name} holds more than the records of its tree")));
         }
         if lasting.is_none() {
             self.put(&name, &bytes).await;

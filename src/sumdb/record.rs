@@ -28,11 +28,8 @@ impl<'a> Record<'a> {
     pub fn parse(answer: &'a [u8]) -> Option<Self> {
         let end = answer.iter().position(|b| *b == b'\n')?;
         let record = number(std::str::from_utf8(&answer[..end]).ok()?)?;
-        let answer = &answer[end + 1..];
-        let end = answer.windows(2).position(|two| two == b"\n\n")?;
-        let text = std::str::from_utf8(&answer[..=end]).ok()?;
-        let plain = !text.bytes().any(|b| b < 0x20 && b != b'\n');
-        plain.then_some(Self { number: record, text, rest: &answer[end + 2..] })
+        let (text, rest) = take_text(&answer[end + 1..])?;
+        Some(Self { number: record, text, rest })
     }
 
     /// The sums of a version that its lines hold. Kinds of sums that are not known are passed over.
@@ -49,6 +46,14 @@ impl<'a> Record<'a> {
         };
         Sums { zip: of(zip), go_mod: of(&go_mod) }
     }
+}
+
+/// Takes the text of a record off the front of an answer, and the blank line that ends it.
+pub fn take_text(answer: &[u8]) -> Option<(&str, &[u8])> {
+    let end = answer.windows(2).position(|two| two == b"\n\n")?;
+    let text = std::str::from_utf8(&answer[..=end]).ok()?;
+    let plain = !text.bytes().any(|b| b < 0x20 && b != b'\n');
+    plain.then_some((text, &answer[end + 2..]))
 }
 
 #[cfg(test)]

@@ -40,6 +40,8 @@ struct Server {
 pub(super) enum Trouble {
     /// That it does not have it.
     Absent(String),
+    /// That it does not pass the database on, which says nothing about the database.
+    NoPassage(String),
     /// Anything else.
     Failed {
         /// What happened, with the server's name in front.
@@ -115,7 +117,7 @@ impl Server {
         if self.passes_on(name).await? {
             return self.ask(name, path, limit).await;
         }
-        Err(Trouble::Failed { why: format!("{name}: does not pass the database on"), timed_out: false })
+        Err(Trouble::NoPassage(format!("{name}: does not pass the database on")))
     }
 
     /// Whether a proxy passes the database on; the database itself always does.
@@ -177,6 +179,7 @@ impl Troubles {
                 self.absent = true;
                 self.said.push(said);
             }
+            Trouble::NoPassage(said) => self.said.push(said),
             Trouble::Failed { why, timed_out } => {
                 self.only_late = timed_out && (self.only_late || !self.failed);
                 self.failed = true;

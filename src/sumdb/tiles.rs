@@ -35,10 +35,11 @@ pub(super) struct Tiles {
     memory: Memory<Widest>,
 }
 
-/// Hashes that are proven, and the tiles that came for it and are not kept yet.
+/// Hashes that are proven under a head, with the tiles that do it, and which of them came for it and are not kept yet.
 pub(super) struct Proof {
     pub(super) hashes: Vec<Hash>,
-    fresh: BTreeMap<Tile, Bytes>,
+    pub(super) tiles: BTreeMap<Tile, Bytes>,
+    fresh: HashSet<Tile>,
 }
 
 impl Tiles {
@@ -46,12 +47,16 @@ impl Tiles {
         Self { shelf, memory: Memory::new(MEMORY) }
     }
 
-    /// The forms of these tiles that have at least so many hashes, cut to that.
-    pub(super) async fn find(&self, wanted: &[(Tile, u64)]) -> BTreeMap<Tile, Bytes> {
+    /// The form of a tile with so many hashes, where it has been proven since the start.
+    pub(super) fn proven(&self, tile: Tile, width: u64) -> Option<Bytes> {
+        self.memory.get(&tile.path(FULL)).and_then(|widest| tile::cut(&widest.0, width))
+    }
+
+    /// The forms of these tiles that have at least so many hashes, cut to that. Those from the disk prove nothing yet.
+    async fn find(&self, wanted: &[(Tile, u64)]) -> BTreeMap<Tile, Bytes> {
         let (mut found, mut missing) = (BTreeMap::new(), Vec::new());
         for (tile, width) in wanted {
-            let known = self.memory.get(&tile.path(FULL)).and_then(|widest| tile::cut(&widest.0, *width));
-            match known {
+            match self.proven(*tile, *width) {
                 Some(bytes) => drop(found.insert(*tile, bytes)),
                 None => missing.push((*tile, *width)),
             }
@@ -62,7 +67,6 @@ impl Tiles {
                 move || missing.into_iter().filter_map(|(tile, width)| Some((tile, width, read(&shelf, tile, width)?))).collect();
             let read: Vec<_> = tokio::task::spawn_blocking(read).await.unwrap_or_default();
             for (tile, width, bytes) in read {
-                self.remember(tile, &bytes);
                 found.extend(tile::cut(&bytes, width).map(|cut| (tile, cut)));
             }
         }
@@ -76,26 +80,28 @@ impl Tiles {
         }
     }
 
-    /// Keeps what a proof brought. On disk the partial forms of a full tile go.
+    /// Takes a proof's tiles for proven and keeps those that came for it: its head is of the history. On disk the partial forms of a
+    /// full tile go.
     pub(super) async fn keep(&self, proof: &Proof) {
+        for (tile, bytes) in &proof.tiles {
+            self.remember(*tile, bytes);
+        }
         if proof.fresh.is_empty() {
             return;
         }
-        for (tile, bytes) in &proof.fresh {
-            self.remember(*tile, bytes);
-        }
-        let (shelf, fresh) = (self.shelf.clone(), proof.fresh.clone());
+        let fresh: Vec<_> = proof.tiles.iter().filter(|(t, _)| proof.fresh.contains(t)).map(|(t, b)| (*t, b.clone())).collect();
+        let shelf = self.shelf.clone();
         let keep = move || {
             for (tile, bytes) in fresh {
-                let path = tile.path(bytes.len() as u64 / 32);
+                let width = bytes.len() as u64 / 32;
                 // What was not kept is fetched again.
-                if let Err(e) = shelf.write(&path, &bytes, Durable::No) {
+                if let Err(e) = shelf.write(&tile.path(width), &bytes, Durable::No) {
                     tracing::warn!(error = %e, "a tile of the checksum database cannot be kept");
                 }
                 let partial = format!("{}.p", tile.path(FULL));
-                for width in shelf.names(&partial) {
-                    if width.parse::<u64>().is_ok_and(|width| width < bytes.len() as u64 / 32) {
-                        shelf.remove(&format!("{partial}/{width}"));
+                for name in shelf.names(&partial) {
+                    if name.parse::<u64>().is_ok_and(|narrower| narrower < width) {
+                        shelf.remove(&format!("{partial}/{name}"));
                     }
                 }
             }
@@ -112,7 +118,7 @@ impl Tiles {
         let width = |tile: &Tile| tile.width_in(head.size);
         let mut tiles = self.find(&plan.iter().map(|t| (*t, width(t))).collect::<Vec<_>>()).await;
         let sources = in_order(sources);
-        let mut fresh: HashMap<Tile, (Bytes, usize)> = HashMap::new();
+        let mut fresh: HashMap<Tile, usize> = HashMap::new();
         let mut next: HashMap<Tile, usize> = HashMap::new();
         loop {
             let missing: Vec<Tile> = plan.iter().filter(|t| !tiles.contains_key(t)).copied().collect();
@@ -123,20 +129,19 @@ impl Tiles {
             let mut fetching = stream::iter(missing.into_iter().map(fetch)).buffer_unordered(AT_ONCE);
             while let Some((tile, fetched)) = fetching.next().await {
                 let (bytes, by) = fetched?;
-                tiles.insert(tile, bytes.clone());
-                fresh.insert(tile, (bytes, by));
+                tiles.insert(tile, bytes);
+                fresh.insert(tile, by);
             }
             drop(fetching);
             match tile::check(head, wanted, &plan, &tiles) {
                 Ok(hashes) => {
-                    let fresh = fresh.into_iter().map(|(tile, (bytes, _))| (tile, bytes)).collect();
-                    return Ok(Proof { hashes, fresh });
+                    return Ok(Proof { hashes, tiles, fresh: fresh.into_keys().collect() });
                 }
                 Err(Mismatch(bad)) => {
                     // Where a cached one may be at fault it is that which is had again first.
                     let cached: HashSet<Tile> = bad.iter().filter(|t| !fresh.contains_key(t)).copied().collect();
                     for tile in bad {
-                        if let Some((_, by)) = fresh.get(&tile).filter(|_| cached.is_empty()) {
+                        if let Some(by) = fresh.get(&tile).filter(|_| cached.is_empty()) {
                             next.insert(tile, by + 1);
                         } else if !cached.contains(&tile) {
                             continue;
@@ -150,23 +155,14 @@ impl Tiles {
     }
 }
 
-impl Proof {
-    /// The bytes of a tile that came for this proof.
-    pub(super) fn fresh(&self, tile: Tile) -> Option<&Bytes> {
-        self.fresh.get(&tile)
-    }
-}
-
-/// The tiles that prove these hashes in a tree of this size, with their widths.
-pub(super) fn names(size: u64, wanted: &[Coord]) -> Vec<(Tile, u64)> {
-    let plan = tile::plan(size, wanted).unwrap_or_default();
-    plan.into_iter().map(|tile| (tile, tile.width_in(size))).collect()
-}
-
 /// Fetches a tile from the first server that has it, from this one on, and says which it was.
 async fn fetch(tile: Tile, width: u64, sources: &[&Source], from: usize) -> Result<(Bytes, usize), SumdbError> {
     if sources.is_empty() {
         return Err(SumdbError::NotCached);
+    }
+    if from >= sources.len() {
+        // All that there are gave one, and none of them proves anything.
+        return Err(SumdbError::refused(format!("{} does not fit the signed tree", tile.path(width))));
     }
     let mut troubles = Troubles::default();
     for (n, source) in sources.iter().enumerate().skip(from) {
@@ -188,10 +184,6 @@ async fn fetch(tile: Tile, width: u64, sources: &[&Source], from: usize) -> Resu
         }
     }
     Err(match troubles.verdict() {
-        // All that there are gave one, and none of them proves anything.
-        SumdbError::Absent | SumdbError::Unreachable { .. } if from >= sources.len() => {
-            SumdbError::refused(format!("{} does not fit the signed tree", tile.path(width)))
-        }
         SumdbError::Absent => SumdbError::Unreachable { why: format!("nobody has {}", tile.path(width)).into(), timed_out: false },
         other => other,
     })

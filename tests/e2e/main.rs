@@ -13,6 +13,7 @@ mod namespace;
 mod nginx;
 mod proxies;
 mod public;
+mod sumdb;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "some of it is for the tests of modgate alone")]
 mod support;

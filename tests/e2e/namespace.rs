@@ -132,6 +132,11 @@ impl Inside<'_> {
 
     /// Runs the go command in a clean room inside; whether it succeeded, and what it printed.
     pub(crate) fn go(&self, proxy: &str, arguments: &[&str]) -> (bool, String) {
+        self.go_with(proxy, arguments, &[])
+    }
+
+    /// The same with variables in its environment, which count before those that it has there otherwise.
+    pub(crate) fn go_with(&self, proxy: &str, arguments: &[&str], more: &[(&str, &str)]) -> (bool, String) {
         let room = TempDir::new().unwrap();
         let folder = |name: &str| room.path().join(name).display().to_string();
         fs::write(room.path().join("go.mod"), "module example.com/main\n\ngo 1.21\n").unwrap();
@@ -147,6 +152,8 @@ impl Inside<'_> {
             ("GOSUMDB", "off"),
             ("GOPROXY", proxy),
         ];
+        // The later of two of one name counts.
+        let variables = [&variables, more].concat();
         let limit = LIMIT.as_secs().to_string();
         let words = [&[limit.as_str(), "go", "-C", &home], arguments].concat();
         let output = self.namespace.command("timeout", &words, &variables).output().unwrap();
