@@ -21,7 +21,7 @@ use crate::base::Call;
 use crate::base::units::show_size;
 use crate::config::Config;
 use crate::gateway::stock::{Taken, Untaken};
-use crate::gateway::verify::{Checked, Standing, TOOLCHAIN};
+use crate::gateway::verify::{Checked, Note, Standing, TOOLCHAIN};
 use crate::gateway::{Content, Gateway};
 use crate::module::zip::MAX_ZIP;
 use crate::module::{Ask, ModuleVersion};
@@ -73,7 +73,8 @@ async fn write(gateway: &Arc<Gateway>, fetched: &Fetched, output: &Path) -> Resu
     for ask in fetched.parts.values().flat_map(|(_, asks)| asks) {
         let checked = gateway.answer(ask, &kept).await.trail.checked;
         if let Some(seen @ Checked { standing: Standing::Seen(_), .. }) = checked {
-            append(&mut tar, &format!("sums/{}", ask.path()), seen.note().as_bytes())?;
+            let note = Note { checked: seen, file: None };
+            append(&mut tar, &format!("sums/{}", ask.path()), note.to_string().as_bytes())?;
         }
     }
     let (mut count, mut lists) = (0, BTreeMap::<String, Vec<String>>::new());
@@ -206,7 +207,8 @@ impl Importing<'_> {
             match name.split_once('/') {
                 Some(("sumdb", below)) if !proven => self.sumdb(below, &small(&mut entry).map_err(bad)?, from.path())?,
                 Some(("sums", below)) => {
-                    self.seen.extend(Checked::parse(&small(&mut entry).map_err(bad)?).map(|seen| (below.to_owned(), seen)));
+                    let note = Note::parse(&small(&mut entry).map_err(bad)?);
+                    self.seen.extend(note.map(|note| (below.to_owned(), note.checked)));
                 }
                 Some(("download", below)) => {
                     if !std::mem::replace(&mut proven, true) {

@@ -44,13 +44,8 @@ pub(super) fn check(reading: &Reading, dict: Dict) -> Result<Config, ConfigError
     let cache = cache(reading, root.table("cache"), &mut warnings);
     let (egress, log) = (Defaults::read(reading, root.table("egress")).unwrap_or_default(), log(root.table("log")));
     let (sumdb, policy) = (Sumdb::read(root.table("sumdb")), trust::policy(root.table("policy")));
-    // Without a look at the databases nothing can be said of the routes; with it, all is said at once.
-    let chains = sumdb.and_then(|sumdb| chains(reading, &mut root, sumdb, &egress, &mut warnings));
+    let chains = chains(reading, &mut root, sumdb, &egress, &mut warnings);
     let vanity = all(root.list_of_tables("vanity").into_iter().map(vanity::rule));
-    if chains.is_none() {
-        // They were not looked at where the databases are wrong.
-        root.pass_over(&["upstreams", "routes"]);
-    }
     root.finish();
     let chains = chains.and_then(|Chains { upstreams, routes, origin, sumdb }| {
         let steps = routes.routes().iter().flat_map(|route| route.steps.clone()).collect::<Vec<_>>();
@@ -363,7 +358,7 @@ fn route(mut table: Table<'_>, names: &HashMap<String, usize>, upstreams: &[Upst
     {
         item.say("needs a fallback that goes on after an outage (\"any-error\", or a list with outage): being late is one");
     }
-    let verify = table.take("verify").map(|item| trust::verify(&item, sumdb));
+    let verify = table.take("verify").map(|item| trust::verify(&item, sumdb, steps.as_deref(), upstreams));
     table.finish();
     let steps = steps?;
     Some(Route {

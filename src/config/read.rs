@@ -307,16 +307,6 @@ impl<'r> Table<'r> {
         })
     }
 
-    /// Takes keys out without a look at what they hold.
-    pub(super) fn pass_over(&mut self, keys: &[&'static str]) {
-        for key in keys {
-            if !self.known.contains(key) {
-                self.known.push(key);
-            }
-        }
-        self.dict.retain(|key, _| !keys.contains(&key.as_str()));
-    }
-
     /// Whatever is left is unknown.
     pub(super) fn finish(self) {
         for (key, value) in &self.dict {

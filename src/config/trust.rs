@@ -44,10 +44,12 @@ pub(super) struct Sumdb<'r> {
     via: Option<Vec<Item<'r>>>,
     /// Whether nobody has said which databases there are.
     unset: bool,
+    /// Whether something is wrong with it, which was said.
+    broken: bool,
 }
 
 impl<'r> Sumdb<'r> {
-    pub(super) fn read(mut table: Table<'r>) -> Option<Self> {
+    pub(super) fn read(mut table: Table<'r>) -> Self {
         let items = table.items("databases").unwrap_or_default();
         let unset = !items.is_empty() && items.iter().all(Item::is_default);
         let items: Vec<Item<'_>> = items.into_iter().filter(|item| !item.is_empty()).collect();
@@ -60,7 +62,8 @@ impl<'r> Sumdb<'r> {
         let no_sumdb = table.items("no_sumdb").map_or_else(|| Some(Vec::new()), |items| patterns(&items));
         let via = table.items("via");
         table.finish();
-        Some(Self { databases: named?, exempt: no_sumdb?, via, unset })
+        let broken = named.is_none() || no_sumdb.is_none();
+        Self { databases: named.unwrap_or_default(), exempt: no_sumdb.unwrap_or_default(), via, unset, broken }
     }
 
     /// Takes what the machine's Go settings say, where nothing else does.
@@ -75,7 +78,8 @@ impl<'r> Sumdb<'r> {
 
     /// Whether there is a database to prove anything by.
     pub(super) fn proves(&self) -> bool {
-        !self.databases.is_empty()
+        // What is wrong has been said; nothing else is wrong for that.
+        self.broken || !self.databases.is_empty()
     }
 
     /// How a route verifies, where its configuration says nothing: what comes from a public upstream is proven.
@@ -157,11 +161,15 @@ fn database(text: &str) -> Result<Named, String> {
 }
 
 /// Reads `verify` of a route, where it says something.
-pub(super) fn verify(item: &Item<'_>, sumdb: &Sumdb<'_>) -> Option<Verify> {
+pub(super) fn verify(item: &Item<'_>, sumdb: &Sumdb<'_>, steps: Option<&[Step]>, upstreams: &[Upstream]) -> Option<Verify> {
+    let private = steps.is_some_and(|steps| steps.iter().all(|step| upstreams[step.upstream].private));
     let modes = [Verify::Sumdb, Verify::SumdbOrTrustFirst, Verify::Off];
     item.parsed(|text| match modes.into_iter().find(|mode| mode.name() == text) {
         Some(mode) if mode != Verify::Off && !sumdb.proves() => {
             Err("there is no database to verify by: sumdb.databases is empty".into())
+        }
+        Some(mode) if mode != Verify::Off && private => {
+            Err("all upstreams here are private, and a database would be told the names of their modules".into())
         }
         Some(mode) => Ok(mode),
         None => Err("has to be one of: sumdb, sumdb-or-trust-first, off".into()),

@@ -81,14 +81,16 @@ pub struct Answer {
     pub lifetime: Lifetime,
     /// When a stored file was written; makes its validator.
     pub modified: Option<SystemTime>,
-    /// Upstreams whose part is missing in a merged list.
+    /// Upstreams whose part is missing in a merged list, and `ages` where some of them could not be had.
     pub partial: Vec<Arc<str>>,
+    /// Whether its file may be changed by other hands, so that it is looked at before each use.
+    pub watched: bool,
 }
 
 impl Answer {
     /// A part of a canonical version.
     pub(super) fn new(content: Content, kind: Kind) -> Self {
-        Self { content, kind, lifetime: Lifetime::Immutable, modified: None, partial: Vec::new() }
+        Self { content, kind, lifetime: Lifetime::Immutable, modified: None, partial: Vec::new(), watched: false }
     }
 
     pub(super) fn bytes(bytes: Bytes, kind: Kind, lifetime: Lifetime) -> Self {

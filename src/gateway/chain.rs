@@ -21,7 +21,7 @@ use crate::base::flight::{self, Flight, Pilot};
 use crate::module::zip::{self, MAX_GO_MOD};
 use crate::module::{Ask, Info, ModuleVersion, Query};
 use crate::route::{FailureClass, Plan, Step, Verify};
-use crate::store::{Folder, StoreError};
+use crate::store::{FileMark, Folder, StoreError};
 use crate::upstream::{Failure, Incoming, MAX_INFO, Outage, UpstreamError};
 
 /// Zips up to this many bytes are answered from memory where it has room.
@@ -46,14 +46,25 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Whether a kept part has been proven as much as a route wants. An info has nothing to prove.
-    pub(super) fn holds(&self, ask: &Ask, mode: Verify) -> bool {
+    /// Whether a kept part has been proven as much as a route wants, by this database. An info has nothing to prove.
+    pub(super) fn holds(&self, ask: &Ask, mode: Verify, database: Option<&str>) -> bool {
         let standing = self.checked.as_ref().map(|checked| &checked.standing);
-        match (ask, standing) {
-            (Ask::Info(_), _) | (_, Some(Standing::Proven(_))) => true,
-            (_, Some(Standing::Seen(_))) => mode != Verify::Sumdb,
-            (_, None) => false,
+        match (ask, mode, standing) {
+            (Ask::Info(_), ..) | (_, Verify::Off, Some(_)) => true,
+            (_, _, Some(Standing::Proven(by))) => database == Some(&**by),
+            (_, mode, Some(Standing::Seen(_))) => mode != Verify::Sumdb,
+            (_, _, None) => false,
         }
+    }
+
+    /// The file that it is in.
+    fn file(&self) -> Option<FileMark> {
+        let length = match &self.answer.content {
+            Content::Bytes(bytes) => bytes.len() as u64,
+            Content::File { length, .. } => *length,
+            Content::Growing { .. } => return None,
+        };
+        Some(FileMark { length, modified: self.answer.modified? })
     }
 }
 
@@ -152,10 +163,10 @@ impl Gateway {
         let mode = self.mode(plan, ask.module());
         loop {
             match self.look_around(plan, ask).await {
-                Ok(found) if !found.holds(ask, mode) => {
+                Ok(found) if !found.holds(ask, mode, self.databases().next()) => {
                     // Where it was put aside there may be another behind it.
-                    if let checked @ Some(_) = self.check_kept(plan, ask, &found, call).await? {
-                        return Ok(Ok(Found { checked, ..found }));
+                    if let Some(found) = self.check_kept(plan, ask, found.member, call).await? {
+                        return Ok(Ok(found));
                     }
                 }
                 other => return Ok(other),
@@ -176,12 +187,17 @@ impl Gateway {
         let known = known_from(earlier).await;
         // A flight before this one may have ended between the asker's look and its boarding.
         let looked = self.look_closely(&plan, &ask, &call).await;
-        let expecting = self.expecting(&plan, &ask);
-        let mut fetch = Fetch { plan, ask, call, siblings: known, expecting, pilot };
-        match looked {
-            Ok(Ok(hit)) => return fetch.land(hit, &[], None),
-            Ok(Err(siblings)) => fetch.siblings = siblings.or(fetch.siblings),
-            Err(refused) => return fetch.fail(&[], Some(refused)),
+        let fetch = match looked {
+            Ok(Ok(hit)) => return pilot.land(Landed { attempts: [].into(), found: Some(hit), refused: None }),
+            Err(refused) => return pilot.land(Landed { attempts: [].into(), found: None, refused: Some(refused) }),
+            Ok(Err(siblings)) => {
+                let expecting = self.expecting(&plan, &ask);
+                Fetch { plan, ask, call, siblings: siblings.or(known), expecting, pilot }
+            }
+        };
+        if let (Ask::Zip(_), Err(e @ GatewayError::Unverified { .. })) = (&fetch.ask, fetch.expecting.clone().await) {
+            // An upstream is not kept waiting with a zip until it is known that nothing can be said of it.
+            return fetch.fail(&[], Some(e));
         }
         let mut steps = fetch.plan.route.steps.clone();
         if let Some(at) = fetch.siblings.pinned.and_then(|m| steps.iter().position(|s| s.upstream == m)) {
@@ -370,12 +386,15 @@ impl Gateway {
 /// The first folder's answer that there is, with what was noted of it.
 fn find(folders: &[(usize, Folder)], ledger: &Ledger, ask: &Ask) -> Option<Found> {
     let answer = |(member, folder): &(usize, Folder)| {
-        let answer = read_part(folder, ask)?;
-        let checked = match ask {
-            Ask::GoMod(_) | Ask::Zip(_) if answer.is_some() => ledger.read(folder.name(), ask)?,
+        let Some(answer) = read_part(folder, ask)? else { return Ok(None) };
+        let found = Found { member: *member, answer, checked: None };
+        let note = match ask {
+            Ask::GoMod(_) | Ask::Zip(_) => ledger.read(folder.name(), ask)?,
             _ => None,
         };
-        Ok::<_, StoreError>(answer.map(|answer| Found { member: *member, answer, checked }))
+        // A note of another file, which lay there before, says nothing of this one.
+        let checked = note.filter(|note| note.file.is_some() && note.file == found.file()).map(|note| note.checked);
+        Ok::<_, StoreError>(Some(Found { checked, ..found }))
     };
     folders.iter().find_map(|folder| {
         answer(folder).unwrap_or_else(|e| {

@@ -319,7 +319,7 @@ impl Gateway {
         if let (Ok(bytes), true) = (result, folder.is_writable()) {
             let keep = move || match folder.read(&ask, MAX_LIST) {
                 Ok(Some((same, _))) if same == bytes => folder.confirm(&ask),
-                _ => folder.keep(&ask, &bytes),
+                _ => folder.keep(&ask, &bytes).map(drop),
             };
             stored(tokio::task::spawn_blocking(keep).await);
         }

@@ -41,7 +41,7 @@ use crate::base::Call;
 use crate::base::flight::{self, Flight, FlightError, Flights};
 use crate::module::gomod::GoMod;
 use crate::module::list::VersionList;
-use crate::module::{Ask, Info, ModulePath, ModuleVersion, Query, Sum, Version};
+use crate::module::{Ask, Info, ModulePath, ModuleVersion, Query, Version};
 use crate::route::{FailureClass, ListMode, PartialRule, Plan, RouteTable};
 use crate::store::memory::Weigh;
 use crate::store::{DiskStore, Folder, Memory};
@@ -91,6 +91,8 @@ impl Weigh for Failed {
 const FAILURES: u64 = 8 << 20;
 /// An upstream that could not refresh a copy is not asked for it again for so long.
 const REFRESH_PAUSE: Duration = Duration::from_secs(3);
+/// What a list lacks whose versions' ages could not all be had.
+const AGES: &str = "ages";
 /// Lists of more bytes than this are read and merged off the workers.
 const LONG_LIST: usize = 64 << 10;
 
@@ -103,8 +105,8 @@ pub struct Gateway {
     trust: Trust,
     ledger: Ledger,
     failures: Memory<Failed>,
-    /// The sums of zips in directories, by their file's length and time.
-    sums: Memory<Sum>,
+    /// The versions that were found old enough, which they stay.
+    aged: Memory<Aged>,
     chains: Arc<Flights<(usize, Ask), Landed>>,
     refreshes: Arc<Flights<(usize, Ask), Copied>>,
     runtime: Handle,
@@ -116,15 +118,17 @@ pub struct Gateway {
     hashing: Semaphore,
 }
 
-impl Weigh for Sum {
+/// A version that is old enough.
+struct Aged;
+
+impl Weigh for Aged {
     fn bytes(&self) -> usize {
-        size_of::<Self>()
+        0
     }
 }
 
-/// The bound of the sums of zips in directories, in bytes.
-const SUMS: u64 = 1 << 20;
-
+/// The bound of versions that are remembered as old enough, in bytes.
+const AGED: u64 = 8 << 20;
 /// So many small answers are stored at once.
 const STORING: usize = 1;
 /// So many may wait for that, where as many fetches may be under way.
@@ -150,7 +154,7 @@ impl Gateway {
             ledger: Ledger::of(&store),
             store,
             failures: Memory::new(FAILURES),
-            sums: Memory::new(SUMS),
+            aged: Memory::new(AGED),
             hashing: Semaphore::new(cores.saturating_sub(1).max(1)),
             chains: Flights::new(settings.max_fetches),
             refreshes: Flights::new(settings.max_fetches.saturating_mul(4)),
@@ -213,11 +217,14 @@ impl Gateway {
     /// A part of a canonical version: from the first folder of the plan that has it, else from the chain.
     async fn immutable(self: &Arc<Self>, plan: &Plan, ask: &Ask, call: &Call, trail: &mut Trail) -> Result<Answer, GatewayError> {
         let mode = self.mode(plan, ask.module());
-        if let Some(mut found) = self.look_up(plan, ask).await {
-            if !found.holds(ask, mode) && call.cached_only {
-                found.checked = self.check_kept(plan, ask, &found, call).await?;
-            }
-            if found.holds(ask, mode) {
+        if let Some(found) = self.look_up(plan, ask).await {
+            let good = match found.holds(ask, mode, self.databases().next()) {
+                true => Some(found),
+                false if call.cached_only => self.check_kept(plan, ask, found.member, call).await?,
+                // Whoever fetches it looks at it first.
+                false => None,
+            };
+            if let Some(found) = good {
                 trail.cache = CacheStatus::Hit;
                 return Ok(self.hand_on(found, trail));
             }
@@ -252,7 +259,7 @@ impl Gateway {
         if query.is_version_prefix()
             && let Ok(merged) = self.merged(plan, module, call, trail).await
         {
-            let merged = self.shown(plan, module, merged, call).await;
+            let merged = self.shown(plan, module, merged, call).await?;
             if let Some(version) = list::highest_of_prefix(&merged.list.tagged, query).cloned() {
                 return self.info_of(plan, module, version, &merged, call, trail).await;
             }
@@ -271,7 +278,7 @@ impl Gateway {
         call: &Call,
         trail: &mut Trail,
     ) -> Result<Answer, GatewayError> {
-        let merged = self.shown(plan, module, self.merged(plan, module, call, trail).await?, call).await;
+        let merged = self.shown(plan, module, self.merged(plan, module, call, trail).await?, call).await?;
         let mut answer = Answer::bytes(merged.list.render().into(), Kind::Text, merged.lifetime);
         answer.partial = merged.partial;
         Ok(answer)
@@ -291,7 +298,7 @@ impl Gateway {
         let all = merged.as_ref().map_or(&[][..], |m| &m.list.tagged);
         let retracted = self.retractions(plan, module, all, call).await;
         let merged = match merged {
-            Ok(merged) => Ok(self.shown(plan, module, merged, call).await),
+            Ok(merged) => self.shown(plan, module, merged, call).await,
             Err(e) => Err(e),
         };
         let tagged = merged.as_ref().map_or(&[][..], |m| &m.list.tagged);
@@ -369,11 +376,23 @@ impl Gateway {
     }
 
     /// A list without what policy hides.
-    async fn shown(self: &Arc<Self>, plan: &Plan, module: &ModulePath, merged: Merged, call: &Call) -> Merged {
-        let Merged { list: VersionList { tagged, pseudo }, lifetime, partial } = merged;
+    async fn shown(
+        self: &Arc<Self>,
+        plan: &Plan,
+        module: &ModulePath,
+        merged: Merged,
+        call: &Call,
+    ) -> Result<Merged, GatewayError> {
+        let Merged { list: VersionList { tagged, pseudo }, mut lifetime, mut partial } = merged;
         let (tagged, pseudo) = (self.visible(plan, module, tagged, call).await, self.visible(plan, module, pseudo, call).await);
-        let lifetime = if tagged.complete && pseudo.complete { lifetime } else { Lifetime::Passing };
-        Merged { list: VersionList { tagged: tagged.versions, pseudo: pseudo.versions }, lifetime, partial }
+        if !(tagged.complete && pseudo.complete) {
+            partial.push(AGES.into());
+            lifetime = Lifetime::Passing;
+            if plan.route.partial == PartialRule::Fail {
+                return Err(GatewayError::Partial(partial));
+            }
+        }
+        Ok(Merged { list: VersionList { tagged: tagged.versions, pseudo: pseudo.versions }, lifetime, partial })
     }
 
     /// The list of the plan's upstreams, by the route's rule.

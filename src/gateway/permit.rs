@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::answer::Content;
 use super::policy::Denial;
 use super::trail::Trail;
-use super::{Gateway, GatewayError};
+use super::{Aged, Gateway, GatewayError};
 use crate::base::Call;
 use crate::module::{Ask, Info, ModulePath, ModuleVersion, Version};
 use crate::route::Plan;
@@ -29,8 +29,12 @@ impl Gateway {
         let policy = &self.trust.policy;
         policy.version(version)?;
         if policy.minds_age(&version.module) {
-            let made = self.made(plan, version, call).await?;
-            policy.age(made, Timestamp::now())?;
+            let name = format!("{} {version}", plan.index);
+            if self.aged.get(&name).is_none() {
+                let made = self.made(plan, version, call).await?;
+                policy.age(made, Timestamp::now())?;
+                self.aged.put(&name, Arc::new(Aged));
+            }
         }
         Ok(())
     }

@@ -1,12 +1,11 @@
 //! The kept files as a whole: looked at again, taken in from elsewhere, forgotten. For the commands that keep the cache.
 
-use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::transfer::{self, note};
-use super::verify::{Checked, Expected, sum_of};
+use super::verify::{Checked, Expected, Note, Standing, internal, look_at};
 use super::{Gateway, GatewayError};
 use crate::module::zip::{MAX_GO_MOD, MAX_ZIP, ZipError};
 use crate::module::{Ask, Info, ModuleVersion, Sum};
@@ -57,20 +56,19 @@ impl Gateway {
     /// # Errors
     /// What the disk says.
     pub async fn examine(&self, member: usize, ask: &Ask) -> Result<Examined, GatewayError> {
-        let broken = |e: &dyn fmt::Display| GatewayError::Unverified { why: e.to_string().into(), timed_out: false };
         let (name, folder) = (Arc::clone(&self.members[member].name), self.members[member].folder.clone());
         let (ledger, part) = (self.ledger.clone(), ask.clone());
-        let look = tokio::task::spawn_blocking(move || Ok((ledger.read(&name, &part)?, sum_of(&folder, &part))));
-        let (noted, sum) = look.await.map_err(|_| GatewayError::Internal)?.map_err(|e: StoreError| broken(&e))?;
-        let sum = match sum {
-            Ok(Some(sum)) => sum,
+        let look = tokio::task::spawn_blocking(move || Ok((ledger.read(&name, &part)?, look_at(&folder, &part))));
+        let (noted, looked) = look.await.map_err(|_| GatewayError::Internal)?.map_err(|e: StoreError| internal(&e))?;
+        let (sum, mark) = match looked {
+            Ok(Some((sum, mark, _))) => (sum, mark),
             Ok(None) => return Ok(Examined::Unknown),
-            Err(ZipError::Io(e)) => return Err(broken(&e)),
+            Err(ZipError::Io(e)) => return Err(internal(&StoreError::new("read", ask.path().as_ref(), e))),
             Err(e) => return Ok(Examined::Bad(e.to_string())),
         };
         let name = &self.members[member].name;
         let expected = match (noted, self.routes.plan(ask.module())) {
-            (Some(noted), _) => Expected::Sum(noted),
+            (Some(noted), _) => Expected::Sum(noted.checked),
             (None, Some(plan)) if plan.route.steps.iter().any(|step| step.upstream == member) => {
                 match self.expected(&plan, ask, true).await {
                     Ok(expected) => expected,
@@ -84,9 +82,10 @@ impl Gateway {
         }
         match expected.judge(sum, name, ask) {
             Ok(Some(checked)) => {
-                let (ledger, name, ask, noted) = (self.ledger.clone(), Arc::clone(name), ask.clone(), checked.clone());
-                let noted = tokio::task::spawn_blocking(move || ledger.write(&name, &ask, &noted)).await;
-                noted.map_err(|_| GatewayError::Internal)?.map_err(|e| broken(&e))?;
+                let (ledger, name, ask) = (self.ledger.clone(), Arc::clone(name), ask.clone());
+                let note = Note { checked: checked.clone(), file: Some(mark) };
+                let noted = tokio::task::spawn_blocking(move || ledger.write(&name, &ask, &note)).await;
+                noted.map_err(|_| GatewayError::Internal)?.map_err(|e| internal(&e))?;
                 Ok(Examined::Good(checked))
             }
             Ok(None) => Ok(Examined::Unknown),
@@ -113,7 +112,11 @@ impl Gateway {
         let plan = self.routes.plan(ask.module()).ok_or(Untaken::NoPlace)?;
         let folder = self.members[member].folder.clone();
         let expected = match self.expected(&plan, ask, false).await? {
-            Expected::First => seen.map_or(Expected::First, Expected::Sum),
+            // Whoever made the bundle can say what was seen there, but not what is proven.
+            Expected::First => match seen {
+                Some(seen @ Checked { standing: Standing::Seen(_), .. }) => Expected::Sum(seen),
+                _ => Expected::First,
+            },
             other => other,
         };
         let there = {
@@ -146,8 +149,8 @@ impl Gateway {
         };
         let (ledger, ask) = (self.ledger.clone(), ask.clone());
         let kept = tokio::task::spawn_blocking(move || {
-            note(&ledger, &folder, &ask, checked.as_ref())?;
-            folder.commit(&ask, spool)
+            let named = folder.commit(&ask, spool)?;
+            note(&ledger, &folder, &ask, checked, named)
         });
         kept.await.map_err(|_| GatewayError::Internal)??;
         Ok(Taken::In)
@@ -164,7 +167,7 @@ impl Gateway {
         lines.extend(versions.iter().map(String::as_str));
         lines.sort_unstable();
         lines.dedup();
-        folder.keep(ask, &(lines.join("\n") + "\n").into())
+        folder.keep(ask, &(lines.join("\n") + "\n").into()).map(drop)
     }
 
     /// Forgets what was noted of a version, and puts its kept files aside, so that it is fetched as though it had never been seen. How

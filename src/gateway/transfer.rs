@@ -10,17 +10,19 @@ use bytes::Bytes;
 use super::answer::{Answer, Content, Kind, Lifetime};
 use super::chain::{Fetch, Found, Part, Unfit};
 use super::trail::{Attempt, Verdict};
-use super::verify::{Checked, Expected, Ledger};
+use super::verify::{Checked, Expected, Ledger, Note, Standing};
 use super::{Gateway, kind_of};
 use crate::egress::{Body, EgressError};
 use crate::module::zip::{self, MAX_ZIP, ZipError};
 use crate::module::{Ask, ModuleVersion, Sum};
 use crate::route::FailureClass;
-use crate::store::{Folder, Spool, StoreError, Stored};
-use crate::upstream::{Incoming, UpstreamError};
+use crate::store::{FileMark, Folder, Spool, StoreError, Stored};
+use crate::upstream::{Failure, Incoming, Outage, UpstreamError};
 
 /// How long a small answer waits for its lane to the disk.
 const LANE_PATIENCE: Duration = Duration::from_millis(200);
+/// How long the look at a directory's zip may take.
+const FILE_LIMIT: Duration = Duration::from_secs(120);
 /// An upstream whose zip was no good is not asked for it again for so long.
 const CORRUPT_PAUSE: Duration = Duration::from_secs(60);
 /// As many bytes are written to the disk at once, where as many have arrived.
@@ -146,21 +148,24 @@ impl Gateway {
         let Ask::Zip(version) = ask else { return Err(UpstreamError::corrupt("not a zip")) };
         let name = &self.members[member].name;
         let unreadable = |e| StoreError::new("read the zip of", version.module.as_str().as_ref(), e);
-        // The file of this length and time, whose sum may be known from before.
-        let key = format!("{name}/{}/{}/{:?}", ask.path(), stored.length, stored.modified);
-        let known = self.sums.get(&key).map(|known| *known);
-        let wanted = known.is_none() && expected.is_sum();
-        let _place = if wanted { self.hashing.acquire().await.ok() } else { None };
-        let sum = check(stored.file.try_clone().map_err(unreadable)?, version.clone(), other.cloned(), wanted).await?.or(known);
-        if let Some(sum) = sum {
-            self.sums.put(&key, Arc::new(sum));
+        let (ledger, of, part) = (self.ledger.clone(), Arc::clone(name), ask.clone());
+        let noted = tokio::task::spawn_blocking(move || ledger.read(&of, &part));
+        let noted = noted.await.map_err(UpstreamError::corrupt)??;
+        // The sum of this very file may be known from before.
+        let known = noted.filter(|note| note.file == Some(stored.mark())).map(|note| note.checked.sum);
+        let _place = if known.is_none() { self.hashing.acquire().await.ok() } else { None };
+        // A mount that dies now must not keep the place of others.
+        let looking = check(stored.file.try_clone().map_err(unreadable)?, version.clone(), other.cloned(), known.is_none());
+        let looked = tokio::time::timeout(FILE_LIMIT, looking).await;
+        let sum = looked.map_err(|_| Failure::Outage(Outage::DiskHangs(FILE_LIMIT)))??.or(known);
+        let checked = sum.map_or(Ok(None), |sum| expected.judge(sum, name, ask))?;
+        if let (Some(checked), None) = (&checked, known) {
+            let (ledger, of, part) = (self.ledger.clone(), Arc::clone(name), ask.clone());
+            let note = Note { checked: checked.clone(), file: Some(stored.mark()) };
+            tokio::task::spawn_blocking(move || ledger.write(&of, &part, &note)).await.map_err(UpstreamError::corrupt)??;
         }
-        let checked = match sum.filter(|_| expected.is_sum()) {
-            Some(sum) => expected.judge(sum, name, ask)?,
-            None => None,
-        };
         let content = Content::File { file: Arc::new(stored.file), length: stored.length };
-        let answer = Answer { modified: Some(stored.modified), ..Answer::new(content, Kind::Zip) };
+        let answer = Answer { modified: Some(stored.modified), watched: true, ..Answer::new(content, Kind::Zip) };
         Ok(Found { member, answer, checked })
     }
 
@@ -205,14 +210,15 @@ impl Gateway {
         let checked = match received {
             Ok(checked) => checked,
             Err(e) => {
+                if begun && e.failure.class() == FailureClass::Corrupt {
+                    // Whoever asks again is not sent the same once more.
+                    self.remember_for(member, &fetch.ask, &e, CORRUPT_PAUSE);
+                }
                 spool.fail(&format!("{name}: {e}"));
                 if !begun {
                     return Err(e);
                 }
-                // The readers have begun and see an aborted body; the next request starts anew, and is not sent the same once more.
-                if e.failure.class() == FailureClass::Corrupt {
-                    self.remember_for(member, &fetch.ask, &e, CORRUPT_PAUSE);
-                }
+                // The readers have begun and see an aborted body; the next request starts anew.
                 tracing::error!(upstream = %name, ask = %fetch.ask, error = %e, "a zip failed while it was being sent on");
                 return Ok(());
             }
@@ -224,8 +230,8 @@ impl Gateway {
         let (folder, ask, ledger) = (self.members[member].folder.clone(), fetch.ask.clone(), self.ledger.clone());
         stored(
             tokio::task::spawn_blocking(move || {
-                note(&ledger, &folder, &ask, checked.as_ref())?;
-                folder.commit(&ask, spool)
+                let named = folder.commit(&ask, spool)?;
+                note(&ledger, &folder, &ask, checked, named)
             })
             .await,
         );
@@ -235,23 +241,38 @@ impl Gateway {
     /// Stores a small answer. The askers have it already; a disk that fails costs only the next fetch.
     async fn keep(&self, member: usize, ask: Ask, bytes: Bytes, checked: Option<Checked>) {
         let (folder, ledger) = (self.members[member].folder.clone(), self.ledger.clone());
-        if folder.is_writable() {
-            // When many wait, they go side by side after all: the disk then syncs several by one effort.
-            let _lane = tokio::time::timeout(LANE_PATIENCE, self.storing.acquire()).await;
-            stored(
-                tokio::task::spawn_blocking(move || {
-                    note(&ledger, &folder, &ask, checked.as_ref())?;
-                    folder.keep(&ask, &bytes)
-                })
-                .await,
-            );
-        }
+        let name = Arc::clone(&self.members[member].name);
+        // When many wait, they go side by side after all: the disk then syncs several by one effort.
+        let _lane = tokio::time::timeout(LANE_PATIENCE, self.storing.acquire()).await;
+        let keeping = tokio::task::spawn_blocking(move || {
+            if folder.is_writable() {
+                let named = folder.keep(&ask, &bytes)?;
+                return note(&ledger, &folder, &ask, checked, named);
+            }
+            // A directory's go.mod is hashed each time; only the first sum of all has to be kept.
+            match checked {
+                Some(checked @ Checked { standing: Standing::Seen(_), .. }) => {
+                    ledger.write(&name, &ask, &Note { checked, file: None })
+                }
+                _ => Ok(()),
+            }
+        });
+        stored(keeping.await);
     }
 }
 
-/// Notes what a part's sum rests on, before the part gets its name.
-pub(super) fn note(ledger: &Ledger, folder: &Folder, ask: &Ask, checked: Option<&Checked>) -> Result<(), StoreError> {
-    checked.map_or(Ok(()), |checked| ledger.write(folder.name(), ask, checked))
+/// Notes what the sum of a file rests on that has just got its name. Of one that was there already its own note speaks.
+pub(super) fn note(
+    ledger: &Ledger,
+    folder: &Folder,
+    ask: &Ask,
+    checked: Option<Checked>,
+    named: Option<FileMark>,
+) -> Result<(), StoreError> {
+    match (checked, named) {
+        (Some(checked), file @ Some(_)) => ledger.write(folder.name(), ask, &Note { checked, file }),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn stored(result: Result<Result<(), StoreError>, tokio::task::JoinError>) {

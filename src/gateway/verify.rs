@@ -6,17 +6,18 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 
-use super::answer::{Answer, Kind, Lifetime};
+use super::answer::{Answer, Content, Kind, Lifetime};
 use super::chain::Found;
 use super::{Gateway, GatewayError, Policy};
 use crate::base::Call;
 use crate::module::zip::{MAX_GO_MOD, ZipError};
 use crate::module::{Ask, ModulePath, ModuleVersion, Pattern, Sum};
 use crate::route::{Plan, Verify};
-use crate::store::{DiskStore, Durable, Folder, Shelf, StoreError};
+use crate::store::{DiskStore, Durable, FileMark, Folder, Shelf, StoreError};
 use crate::sumdb::{Database, SumdbAsk, SumdbError};
 use crate::upstream::UpstreamError;
 
@@ -69,24 +70,46 @@ impl fmt::Display for Checked {
     }
 }
 
-impl Checked {
+/// What is written down of a kept part: its sum, and which file it was that had it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Its sum.
+    pub checked: Checked,
+    /// The file; another that comes to lie in its place is looked at anew.
+    pub file: Option<FileMark>,
+}
+
+impl Note {
     /// Reads a note.
     pub fn parse(note: &[u8]) -> Option<Self> {
-        let mut fields = std::str::from_utf8(note).ok()?.strip_suffix('\n')?.splitn(3, ' ');
-        let (sum, kind, what) = (Sum::parse(fields.next()?)?, fields.next()?, fields.next()?.into());
-        match kind {
-            "proven" => Some(Self { sum, standing: Standing::Proven(what) }),
-            "seen" => Some(Self { sum, standing: Standing::Seen(what) }),
-            _ => None,
-        }
+        let mut fields = std::str::from_utf8(note).ok()?.strip_suffix('\n')?.splitn(4, ' ');
+        let (sum, file) = (Sum::parse(fields.next()?)?, fields.next()?);
+        let (kind, what) = (fields.next()?, fields.next()?.into());
+        let standing = match kind {
+            "proven" => Standing::Proven(what),
+            "seen" => Standing::Seen(what),
+            _ => return None,
+        };
+        let file = match file.split_once('.') {
+            Some((length, nanos)) => {
+                let modified = SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(nanos.parse().ok()?))?;
+                Some(FileMark { length: length.parse().ok()?, modified })
+            }
+            None => None,
+        };
+        Some(Self { checked: Checked { sum, standing }, file })
     }
+}
 
-    /// The line that is kept of it.
-    pub fn note(&self) -> String {
-        match &self.standing {
-            Standing::Proven(by) => format!("{} proven {by}\n", self.sum),
-            Standing::Seen(first) => format!("{} seen {first}\n", self.sum),
-        }
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nanos = |mark: &FileMark| mark.modified.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+        let file = self.file.as_ref().map_or_else(|| "-".to_owned(), |mark| format!("{}.{}", mark.length, nanos(mark)));
+        let (kind, what) = match &self.checked.standing {
+            Standing::Proven(by) => ("proven", by),
+            Standing::Seen(first) => ("seen", first),
+        };
+        writeln!(f, "{} {file} {kind} {what}", self.checked.sum)
     }
 }
 
@@ -100,21 +123,21 @@ impl Ledger {
     ///
     /// # Errors
     /// What the disk says. A damaged note counts as none: it was not synced because the database has what it said.
-    pub fn read(&self, upstream: &str, ask: &Ask) -> Result<Option<Checked>, StoreError> {
-        Ok(self.0.read(&path(upstream, ask), MAX_NOTE)?.and_then(|note| Checked::parse(&note)))
+    pub fn read(&self, upstream: &str, ask: &Ask) -> Result<Option<Note>, StoreError> {
+        Ok(self.0.read(&path(upstream, ask), MAX_NOTE)?.and_then(|note| Note::parse(&note)))
     }
 
     /// Notes a sum. Blocks.
     ///
     /// # Errors
     /// What the disk says.
-    pub fn write(&self, upstream: &str, ask: &Ask, checked: &Checked) -> Result<(), StoreError> {
-        let durable = match checked.standing {
+    pub fn write(&self, upstream: &str, ask: &Ask, note: &Note) -> Result<(), StoreError> {
+        let durable = match note.checked.standing {
             Standing::Proven(_) => Durable::No,
             // Nobody else knows it.
             Standing::Seen(_) => Durable::Yes,
         };
-        self.0.write(&path(upstream, ask), checked.note().as_bytes(), durable)
+        self.0.write(&path(upstream, ask), note.to_string().as_bytes(), durable)
     }
 
     /// Forgets a sum. Blocks.
@@ -237,15 +260,19 @@ impl Gateway {
     async fn seen_first(&self, plan: &Plan, ask: &Ask) -> Result<Option<Checked>, GatewayError> {
         let names: Vec<_> = plan.route.steps.iter().map(|s| Arc::clone(&self.members[s.upstream].name)).collect();
         let (ledger, ask) = (self.ledger.clone(), ask.clone());
-        let read = move || names.iter().find_map(|name| ledger.read(name, &ask).transpose()).transpose();
+        let read = move || {
+            let noted = |name: &Arc<str>| ledger.read(name, &ask).map(|note| note.map(|note| note.checked)).transpose();
+            names.iter().find_map(noted).transpose()
+        };
         match tokio::task::spawn_blocking(read).await {
             Ok(Ok(found)) => Ok(found),
-            Ok(Err(e)) => Err(GatewayError::Unverified { why: e.to_string().into(), timed_out: false }),
+            Ok(Err(e)) => Err(internal(&e)),
             Err(_) => Err(GatewayError::Internal),
         }
     }
 
-    /// Looks at a kept file that nothing good is noted of, and notes it. `None` where it is not what it has to be: it was put aside.
+    /// Looks at a kept file that nothing good is noted of, and notes it. What was looked at is what is answered with. `None` where it is
+    /// gone, or not what it has to be: then it was put aside.
     ///
     /// # Errors
     /// That it cannot be said.
@@ -253,42 +280,35 @@ impl Gateway {
         &self,
         plan: &Plan,
         ask: &Ask,
-        found: &Found,
+        member: usize,
         call: &Call,
-    ) -> Result<Option<Checked>, GatewayError> {
+    ) -> Result<Option<Found>, GatewayError> {
         let expected = self.expected(plan, ask, call.cached_only).await?;
-        let member = &self.members[found.member];
-        let (folder, part) = (member.folder.clone(), ask.clone());
+        let (folder, name) = (self.members[member].folder.clone(), Arc::clone(&self.members[member].name));
+        let (ledger, ask) = (self.ledger.clone(), ask.clone());
         let _place = self.hashing.acquire().await;
-        let sum = tokio::task::spawn_blocking(move || sum_of(&folder, &part)).await.map_err(|_| GatewayError::Internal)?;
-        let judged = match sum {
-            Ok(None) => return Ok(None),
-            Ok(Some(sum)) => expected.judge(sum, &member.name, ask),
-            Err(ZipError::Io(e)) => return Err(GatewayError::Unverified { why: e.to_string().into(), timed_out: false }),
-            Err(e) => Err(UpstreamError::corrupt(e)),
-        };
-        let (folder, ledger, name, ask) = (member.folder.clone(), self.ledger.clone(), Arc::clone(&member.name), ask.clone());
-        let done = tokio::task::spawn_blocking(move || match judged {
-            Ok(checked) => {
-                if let Some(checked) = &checked {
-                    ledger.write(&name, &ask, checked)?;
+        let looked = tokio::task::spawn_blocking(move || {
+            let judged = match look_at(&folder, &ask) {
+                Ok(None) => return Ok(None),
+                Ok(Some((sum, mark, answer))) => expected.judge(sum, &name, &ask).map(|checked| (checked, mark, answer)),
+                Err(ZipError::Io(e)) => return Err(StoreError::new("read", ask.path().as_ref(), e)),
+                Err(e) => Err(UpstreamError::corrupt(e)),
+            };
+            match judged {
+                Ok((checked, mark, answer)) => {
+                    if let Some(checked) = &checked {
+                        ledger.write(&name, &ask, &Note { checked: checked.clone(), file: Some(mark) })?;
+                    }
+                    Ok(Some(Found { member, answer, checked }))
                 }
-                Ok(checked)
-            }
-            Err(e) => {
-                let aside = folder.set_aside(&ask)?;
-                tracing::error!(upstream = %name, %ask, error = %e, aside = %aside.display(), "a kept file is not what it has to be, and was put aside");
-                Ok(None)
+                Err(e) => {
+                    let aside = folder.set_aside(&ask)?;
+                    tracing::error!(upstream = %name, %ask, error = %e, aside = %aside.display(), "a kept file is not what it has to be, and was put aside");
+                    Ok(None)
+                }
             }
         });
-        match done.await {
-            Ok(Ok(checked)) => Ok(checked),
-            Ok(Err(e)) => {
-                let e: StoreError = e;
-                Err(GatewayError::Unverified { why: e.to_string().into(), timed_out: false })
-            }
-            Err(_) => Err(GatewayError::Internal),
-        }
+        looked.await.map_err(|_| GatewayError::Internal)?.map_err(|e| internal(&e))
     }
 
     /// Answers a question to a checksum database that is passed on here. What no public upstream is asked about, no database is
@@ -299,7 +319,7 @@ impl Gateway {
     pub async fn sumdb(&self, database: &str, ask: &SumdbAsk, call: &Call) -> Result<Answer, GatewayError> {
         let database = self.trust.databases.iter().find(|d| d.name() == database).ok_or(GatewayError::Unrecorded)?;
         let (bytes, holds) = match ask {
-            SumdbAsk::Supported => (bytes::Bytes::new(), Some(std::time::Duration::ZERO)),
+            SumdbAsk::Supported => (bytes::Bytes::new(), Some(Duration::ZERO)),
             SumdbAsk::Latest => database.latest(call.cached_only).await?,
             SumdbAsk::Tile(named) => database.tile(*named, call.cached_only).await?,
             SumdbAsk::Lookup(version) => {
@@ -344,18 +364,31 @@ impl Gateway {
     }
 }
 
-/// The sum of a kept file; `None` where there is none. Blocks.
+/// What is wrong with the disk is the log's to say, not the client's to hear.
+pub(super) fn internal(e: &StoreError) -> GatewayError {
+    tracing::error!(error = %e, "what is kept cannot be verified");
+    GatewayError::Internal
+}
+
+/// A kept zip or go.mod: its sum, which file it is, and the answer that it makes; `None` where there is none. Blocks.
 ///
 /// # Errors
 /// That it cannot be read, or is no zip.
-pub fn sum_of(folder: &Folder, ask: &Ask) -> Result<Option<Sum>, ZipError> {
+pub(super) fn look_at(folder: &Folder, ask: &Ask) -> Result<Option<(Sum, FileMark, Answer)>, ZipError> {
     let unreadable = |e: StoreError| ZipError::Io(std::io::Error::other(e.to_string()));
     match ask {
-        Ask::GoMod(_) => Ok(folder.read(ask, MAX_GO_MOD).map_err(unreadable)?.map(|(text, _)| Sum::of_go_mod(&text))),
-        Ask::Zip(version) => match folder.open(ask).map_err(unreadable)? {
-            Some(stored) => Sum::of_zip(stored.file, version).map(Some),
-            None => Ok(None),
-        },
+        Ask::GoMod(_) => Ok(folder.read(ask, MAX_GO_MOD).map_err(unreadable)?.map(|(text, modified)| {
+            let mark = FileMark { length: text.len() as u64, modified };
+            let answer = Answer::bytes(text.clone(), Kind::Text, Lifetime::Immutable);
+            (Sum::of_go_mod(&text), mark, Answer { modified: Some(modified), ..answer })
+        })),
+        Ask::Zip(version) => {
+            let Some(stored) = folder.open(ask).map_err(unreadable)? else { return Ok(None) };
+            let sum = Sum::of_zip(stored.file.try_clone()?, version)?;
+            let mark = stored.mark();
+            let answer = Answer::new(Content::File { file: Arc::new(stored.file), length: stored.length }, Kind::Zip);
+            Ok(Some((sum, mark, Answer { modified: Some(stored.modified), ..answer })))
+        }
         Ask::Info(_) | Ask::Query(..) | Ask::List(_) | Ask::Latest(_) => Ok(None),
     }
 }

@@ -21,6 +21,9 @@ pub const MAX_ZIP: u64 = 500 << 20;
 /// The largest go.mod that the go command accepts (`MaxGoMod` of x/mod/zip).
 pub const MAX_GO_MOD: u64 = 16 << 20;
 
+/// The largest directory of a zip that is read, in bytes: names of a million files.
+const MAX_DIRECTORY: u64 = 64 << 20;
+
 /// Why a file is not the zip of a module version.
 #[derive(Debug, thiserror::Error)]
 pub enum ZipError {
@@ -88,6 +91,9 @@ fn open(file: File, buffer: &mut [u8]) -> Result<ZipArchive<FileReader>, ZipErro
     };
     if offset.checked_add(size) != Some(ends) || offset != archive.directory_offset() || records != archive.entries_hint() {
         return Err(damaged("its directory does not end where it has to"));
+    }
+    if size > MAX_DIRECTORY {
+        return Err(damaged("its directory is larger than that of any module"));
     }
     let mut entries = archive.entries(buffer);
     let (mut count, mut reached) = (0, offset);
@@ -247,6 +253,7 @@ impl Packed {
             CompressionMethod::DEFLATE => read(&mut entry.verifying_reader(flate2::read::DeflateDecoder::new(raw))),
             other => return Err(ZipError::Damaged(format!("{name} is packed by method {other}"))),
         };
-        done.map_err(|e| ZipError::Damaged(format!("{name}: {e}")))
+        // What the disk says has a number; what the zip is, has none.
+        done.map_err(|e| if e.raw_os_error().is_some() { ZipError::Io(e) } else { ZipError::Damaged(format!("{name}: {e}")) })
     }
 }

@@ -58,6 +58,7 @@ impl Prepared {
     /// Makes an answer ready where it stays true for a while.
     pub(super) fn of(answer: &Answer, upstream: Option<Arc<str>>) -> Option<Self> {
         let (content, limit) = match &answer.content {
+            _ if answer.watched => return None,
             Content::Bytes(bytes) => (Lasting::Bytes(bytes.clone()), UNSEEN),
             Content::File { file, length } => (Lasting::File(Arc::clone(file), *length), OPEN_FILE),
             Content::Growing { .. } => return None,

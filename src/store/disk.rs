@@ -174,6 +174,22 @@ pub struct Stored {
     pub modified: SystemTime,
 }
 
+/// What tells one file from another that comes to lie under its name: its length and the time it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileMark {
+    /// Bytes.
+    pub length: u64,
+    /// When it was written.
+    pub modified: SystemTime,
+}
+
+impl Stored {
+    /// What tells it from another.
+    pub fn mark(&self) -> FileMark {
+        FileMark { length: self.length, modified: self.modified }
+    }
+}
+
 impl Folder {
     /// A folder that nothing is ever written to.
     pub fn read_only(root: &Path) -> Self {
@@ -238,24 +254,25 @@ impl Folder {
         Ok(Some((bytes.into(), stored.modified)))
     }
 
-    /// Keeps a small answer.
+    /// Keeps a small answer, and says what its file is, unless there was a file already that stays.
     ///
     /// # Errors
     /// What the disk says; nothing is visible then.
-    pub fn keep(&self, ask: &Ask, bytes: &Bytes) -> Result<(), StoreError> {
-        let Some(store) = &self.store else { return Ok(()) };
+    pub fn keep(&self, ask: &Ask, bytes: &Bytes) -> Result<Option<FileMark>, StoreError> {
+        let Some(store) = &self.store else { return Ok(None) };
         let mut spool = store.spool()?;
         let path = self.path(ask);
         spool.append(std::slice::from_ref(bytes)).map_err(|e| StoreError::new("write the temporary file for", &path, e))?;
         self.commit(ask, spool)
     }
 
-    /// Gives a finished spool its name. Its readers are not disturbed.
+    /// Gives a finished spool its name, and says what its file is. Its readers are not disturbed. Where a part of a version is there
+    /// already it stays, and nothing is said.
     ///
     /// # Errors
     /// What the disk says; nothing is visible then.
-    pub fn commit(&self, ask: &Ask, spool: Spool) -> Result<(), StoreError> {
-        let Some(store) = &self.store else { return Ok(()) };
+    pub fn commit(&self, ask: &Ask, spool: Spool) -> Result<Option<FileMark>, StoreError> {
+        let Some(store) = &self.store else { return Ok(None) };
         let path = self.path(ask);
         let wrap = |e| StoreError::new("keep", &path, e);
         let written = spool.written();
@@ -265,22 +282,23 @@ impl Folder {
         let before = fs::metadata(&path).map_or(0, |m| m.len());
         let is_part = matches!(ask, Ask::Info(_) | Ask::GoMod(_) | Ask::Zip(_));
         if is_part && before > 0 {
-            return Ok(());
+            return Ok(None);
         }
+        let mark = FileMark { length: written, modified: file.metadata().and_then(|m| m.modified()).map_err(wrap)? };
         let parent = path.parent().unwrap_or(&self.root);
         let mut tries = 3;
-        loop {
+        let named = loop {
             fs::create_dir_all(parent).map_err(wrap)?;
             // An empty file under its name is no part of anything: it was damaged, and is replaced.
-            let named = if is_part && !path.exists() { temp.persist_once(&path) } else { temp.persist(&path) };
+            let named = if is_part && !path.exists() { temp.persist_once(&path) } else { temp.persist(&path).map(|()| true) };
             match named {
                 // Eviction removes empty folders; it may have come between.
                 Err(e) if e.kind() == io::ErrorKind::NotFound && tries > 0 => tries -= 1,
                 other => break other.map_err(wrap)?,
             }
-        }
+        };
         store.used.fetch_add(written.saturating_sub(before), Ordering::Relaxed);
-        Ok(())
+        Ok(named.then_some(mark))
     }
 
     /// Takes a file that is not what it has to be out of the folder, and says where it was put: nothing is lost by it.
@@ -294,8 +312,11 @@ impl Folder {
         let name = self.root.file_name().unwrap_or_default();
         let aside = self.root.with_file_name(ASIDE).join(name).join(ask.path());
         fs::create_dir_all(aside.parent().unwrap_or(&self.root)).map_err(wrap)?;
-        fs::rename(&path, &aside).map_err(wrap)?;
-        Ok(aside)
+        match fs::rename(&path, &aside) {
+            // Somebody else has put it aside.
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(wrap(e)),
+            Ok(()) | Err(_) => Ok(aside),
+        }
     }
 
     /// Renews a list's, a query's or `@latest`'s time without writing it again: it was asked just now and is the same.

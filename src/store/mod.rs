@@ -14,7 +14,7 @@ pub mod memory;
 pub mod shelf;
 pub mod spool;
 
-pub use disk::{DiskStore, Folder, Stored};
+pub use disk::{DiskStore, FileMark, Folder, Stored};
 pub use memory::Memory;
 pub use shelf::{Durable, Shelf};
 pub use spool::{Progress, Spool, SpoolReader};

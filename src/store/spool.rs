@@ -60,16 +60,16 @@ impl TempPath {
         Ok(())
     }
 
-    /// The same for a name that is given once: where it has been taken meanwhile, the file under it stays.
-    pub(crate) fn persist_once(&mut self, to: &Path) -> io::Result<()> {
+    /// The same for a name that is given once: where it has been taken meanwhile, the file under it stays. Whether this one has it.
+    pub(crate) fn persist_once(&mut self, to: &Path) -> io::Result<bool> {
         match rustix::fs::renameat_with(rustix::fs::CWD, self.path(), rustix::fs::CWD, to, rustix::fs::RenameFlags::NOREPLACE) {
             Ok(()) => {
                 self.0 = None;
-                Ok(())
+                Ok(true)
             }
-            Err(rustix::io::Errno::EXIST) => Ok(()),
+            Err(rustix::io::Errno::EXIST) => Ok(false),
             // A file system that cannot do this.
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if !to.exists() => self.persist(to),
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if !to.exists() => self.persist(to).map(|()| true),
             Err(e) => Err(e.into()),
         }
     }

@@ -27,8 +27,10 @@ impl SumdbAsk {
     /// Why it is no question; [`AskError::Unknown`] where it is of another database.
     pub fn parse<'a>(path: &str, databases: impl Iterator<Item = &'a str>) -> Result<(&'a str, Self), AskError> {
         let decoded = decode(path)?;
-        let mut below = databases.filter_map(|name| Some((name, decoded.strip_prefix(name)?.strip_prefix('/')?)));
-        let (name, rest) = below.next().ok_or(AskError::Unknown("this checksum database is not passed on here"))?;
+        let below = databases.filter_map(|name| Some((name, decoded.strip_prefix(name)?.strip_prefix('/')?)));
+        // The name of one may begin with another's.
+        let (name, rest) =
+            below.max_by_key(|(name, _)| name.len()).ok_or(AskError::Unknown("this checksum database is not passed on here"))?;
         let ask = match rest {
             "supported" => Self::Supported,
             "latest" => Self::Latest,

@@ -78,24 +78,37 @@ impl Heads {
     /// Takes a signed head in: it has to be of one history with the newest, which it replaces where it is newer. The newest, then.
     pub(super) async fn admit(&self, signed: Signed, by: &str, tiles: &Tiles, sources: &[Source]) -> Result<Signed, SumdbError> {
         loop {
-            let Some(newest) = self.newest() else {
-                let _advancing = self.advancing.lock().await;
-                if self.newest().is_none() {
-                    self.advance(signed.clone()).await?;
+            let newest = self.newest();
+            if let Some(newest) = newest.as_ref().filter(|newest| signed.head.size <= newest.head.size) {
+                if signed.head != newest.head && !self.fits_already(&signed.head) {
+                    self.prove(&signed, newest, by, tiles, sources).await?;
                 }
-                continue;
-            };
-            if signed.head == newest.head || self.fits_already(&signed.head) {
-                return Ok(newest);
-            }
-            if signed.head.size <= newest.head.size {
-                self.prove(&signed, &newest, by, tiles, sources).await?;
-                return Ok(newest);
+                return Ok(newest.clone());
             }
             let _advancing = self.advancing.lock().await;
-            if self.newest().is_some_and(|now| now.head == newest.head) {
-                self.prove(&newest, &signed, by, tiles, sources).await?;
-                self.advance(signed.clone()).await?;
+            if self.newest().map(|now| now.head) != newest.as_ref().map(|before| before.head) {
+                continue;
+            }
+            if let Some(newest) = &newest {
+                self.prove(newest, &signed, by, tiles, sources).await?;
+            }
+            // Another process may have gone on from the same head, and has to be of the same history.
+            match self.advance(newest.as_ref(), signed.clone()).await? {
+                Ok(()) => {}
+                Err(other) => {
+                    match &newest {
+                        Some(newest) if other.head.size >= newest.head.size => {
+                            self.prove(newest, &other, "another process", tiles, sources).await?;
+                        }
+                        Some(newest) => self.prove(&other, newest, "another process", tiles, sources).await?,
+                        None => {}
+                    }
+                    if newest.is_none_or(|newest| other.head.size > newest.head.size) {
+                        self.lock().0 = Some(other);
+                    } else {
+                        self.overwrite().await?;
+                    }
+                }
             }
         }
     }
@@ -173,22 +186,37 @@ impl Heads {
         }
     }
 
-    /// Makes a proven head the newest, here and on disk, unless another process has gone further there: then that one's is.
-    async fn advance(&self, signed: Signed) -> Result<(), SumdbError> {
-        let (shelf, key) = (self.shelf.clone(), self.key.clone());
-        let written = tokio::task::spawn_blocking(move || {
-            shelf.locked(|| {
-                let kept = shelf.read(LATEST, MAX_HEAD)?.and_then(|note| read(&key, &note).ok());
-                if let Some(further) = kept.filter(|kept| kept.head.size > signed.head.size) {
-                    return Ok(further);
-                }
-                shelf.write(LATEST, &signed.note, Durable::Yes)?;
-                Ok::<_, StoreError>(signed)
-            })?
+    /// Makes a proven head the newest, here and on disk, where the kept one is still that of before; else the kept one comes back.
+    async fn advance(&self, before: Option<&Signed>, signed: Signed) -> Result<Result<(), Signed>, SumdbError> {
+        let (key, before, next) = (self.key.clone(), before.map(|signed| signed.head), signed.clone());
+        let written = self.with_lock(move |shelf| {
+            let kept = shelf.read(LATEST, MAX_HEAD)?.and_then(|note| read(&key, &note).ok());
+            match kept {
+                Some(kept) if Some(kept.head) != before && kept.head != next.head => return Ok(Err(kept)),
+                _ => shelf.write(LATEST, &next.note, Durable::Yes)?,
+            }
+            Ok(Ok(()))
         });
-        let newest = written.await.map_err(|e| SumdbError::refused(format!("keeping the tree head broke down: {e}")))??;
-        self.lock().0 = Some(newest);
-        Ok(())
+        let written = written.await?;
+        if written.is_ok() {
+            self.lock().0 = Some(signed);
+        }
+        Ok(written)
+    }
+
+    /// Writes the newest over a kept head that is older, and of its history.
+    async fn overwrite(&self) -> Result<(), SumdbError> {
+        let Some(newest) = self.newest() else { return Ok(()) };
+        self.with_lock(move |shelf| shelf.write(LATEST, &newest.note, Durable::Yes)).await
+    }
+
+    async fn with_lock<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shelf) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, SumdbError> {
+        let shelf = self.shelf.clone();
+        let done = tokio::task::spawn_blocking(move || shelf.locked(|| work(&shelf))?);
+        Ok(done.await.map_err(|e| SumdbError::refused(format!("keeping the tree head broke down: {e}")))??)
     }
 }
 

@@ -18,6 +18,7 @@ pub mod tile;
 mod tiles;
 pub mod tree;
 
+use std::hash::Hash as Hashable;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,7 +38,7 @@ use crate::store::{Durable, Memory, Shelf, StoreError};
 use heads::{Heads, MAX_HEAD, Signed};
 use record::Record;
 use source::{Troubles, in_order};
-use tile::{Kind, Named, Tile};
+use tile::{FULL, Kind, Named, Tile};
 use tiles::Tiles;
 use tree::{Coord, Hash};
 
@@ -53,8 +54,10 @@ const UNKNOWN: Duration = Duration::from_secs(60);
 const LOOKED_UP: u64 = 4 << 20;
 /// The most look-ups under way.
 const LOOKUPS: usize = 4096;
-/// The longest that a look-up may take in all.
-const LOOKUP_LIMIT: Duration = Duration::from_secs(120);
+/// The most questions for heads and tiles under way.
+const OTHERS: usize = 256;
+/// The longest that a question may take in all.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Why a database gives nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -134,6 +137,8 @@ pub struct Database {
     looked: Memory<Looked>,
     unknown: Memory<Instant>,
     flights: Arc<Flights<ModuleVersion, Lookup>>,
+    /// Questions for heads and tiles under way, by their path.
+    others: Arc<Flights<String, Result<Lasting, SumdbError>>>,
     runtime: Handle,
 }
 
@@ -152,6 +157,7 @@ impl Database {
             looked: Memory::new(LOOKED_UP),
             unknown: Memory::new(1 << 20),
             flights: Flights::new(LOOKUPS),
+            others: Flights::new(OTHERS),
             runtime,
         }))
     }
@@ -193,18 +199,35 @@ impl Database {
         if self.unknown.get(&name).is_some_and(|at| at.elapsed() < UNKNOWN) {
             return Err(SumdbError::Absent);
         }
-        let flight = self.flights.board(version.clone(), &[], |pilot, _| {
-            let (this, version) = (Arc::clone(self), version.clone());
+        let (this, asked, path) = (Arc::clone(self), version.clone(), name.clone());
+        let fetch = async move {
+            let fetched = this.fetch_lookup(&asked, &path).await;
+            match &fetched {
+                Ok(looked) => this.looked.put(&path, Arc::clone(looked)),
+                Err(SumdbError::Absent) => this.unknown.put(&path, Arc::new(Instant::now())),
+                Err(_) => {}
+            }
+            fetched
+        };
+        self.once(&self.flights, version.clone(), fetch).await
+    }
+
+    /// Does this once for all who ask at the same time, within a limit, and to its end whoever goes away.
+    async fn once<K, T>(
+        &self,
+        flights: &Arc<Flights<K, Result<T, SumdbError>>>,
+        key: K,
+        work: impl Future<Output = Result<T, SumdbError>> + Send + 'static,
+    ) -> Result<T, SumdbError>
+    where
+        K: Eq + Hashable + Clone + Send + Sync + 'static,
+        T: Clone + Send + Sync + 'static,
+    {
+        let flight = flights.board(key, &[], |pilot, _| {
             self.runtime.spawn(async move {
-                let fetched = tokio::time::timeout(LOOKUP_LIMIT, this.fetch_lookup(&version, &name)).await;
+                let done = tokio::time::timeout(LIMIT, work).await;
                 let late = || SumdbError::Unreachable { why: "it takes too long".into(), timed_out: true };
-                let fetched = fetched.unwrap_or_else(|_| Err(late()));
-                match &fetched {
-                    Ok(looked) => this.looked.put(&name, Arc::clone(looked)),
-                    Err(SumdbError::Absent) => this.unknown.put(&name, Arc::new(Instant::now())),
-                    Err(_) => {}
-                }
-                pilot.land(fetched);
+                pilot.land(done.unwrap_or_else(|_| Err(late())));
             });
         });
         let landed = match flight {
@@ -213,8 +236,8 @@ impl Database {
         };
         landed.unwrap_or_else(|e| {
             let why = match e {
-                FlightError::Full => "too many look-ups under way",
-                FlightError::Lost => "the look-up broke down; the log of modgate has more",
+                FlightError::Full => "too many questions to it under way",
+                FlightError::Lost => "asking it broke down; the log of modgate has more",
             };
             Err(SumdbError::Unreachable { why: why.into(), timed_out: false })
         })
@@ -227,7 +250,7 @@ impl Database {
         if self.heads.newest().is_none() {
             // With the newest head known first, the older ones that look-ups come with need no head of their own to be kept.
             // Where it cannot be had, theirs will do.
-            let _ = self.latest(false).await;
+            let _ = self.fetch_latest().await;
         }
         let mut troubles = Troubles::default();
         for source in in_order(&self.sources) {
@@ -288,7 +311,7 @@ impl Database {
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn latest(&self, cached_only: bool) -> Result<Lasting, SumdbError> {
+    pub async fn latest(self: &Arc<Self>, cached_only: bool) -> Result<Lasting, SumdbError> {
         let kept = self.heads.newest();
         if let (Some(kept), Some(at)) = (&kept, self.heads.confirmed())
             && at.elapsed() < LATEST
@@ -298,6 +321,12 @@ impl Database {
         if cached_only {
             return kept.map(|k| (k.note, Some(Duration::ZERO))).ok_or(SumdbError::NotCached);
         }
+        let this = Arc::clone(self);
+        self.once(&self.others, "latest".to_owned(), async move { this.fetch_latest().await }).await
+    }
+
+    async fn fetch_latest(&self) -> Result<Lasting, SumdbError> {
+        let kept = self.heads.newest();
         let mut troubles = Troubles::default();
         for source in in_order(&self.sources) {
             match source.get("latest", MAX_HEAD).await {
@@ -339,16 +368,28 @@ impl Database {
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn tile(&self, named: Named, cached_only: bool) -> Result<Lasting, SumdbError> {
-        let Kind::Hashes(tile) = named.kind else { return self.data(named, cached_only).await };
-        if let Some(bytes) = self.tiles.proven(tile, named.width) {
+    pub async fn tile(self: &Arc<Self>, named: Named, cached_only: bool) -> Result<Lasting, SumdbError> {
+        if let Kind::Hashes(tile) = named.kind
+            && let Some(bytes) = self.tiles.proven(tile, named.width)
+        {
             return Ok((bytes, None));
         }
+        let (this, key) = (Arc::clone(self), format!("{named} {cached_only}"));
+        let fetch = async move {
+            match named.kind {
+                Kind::Hashes(tile) => this.fetch_tile(named, tile, cached_only).await,
+                Kind::Data(index) => this.fetch_data(named, index, cached_only).await,
+            }
+        };
+        self.once(&self.others, key, fetch).await
+    }
+
+    async fn fetch_tile(&self, named: Named, tile: Tile, cached_only: bool) -> Result<Lasting, SumdbError> {
         let sources = if cached_only { &[][..] } else { &self.sources };
         let covers = |signed: &Signed| tile.width_in(signed.head.size) >= named.width;
         if !cached_only && !self.heads.newest().as_ref().is_some_and(covers) {
             // Whether it could be had shows in the next line.
-            let _ = self.latest(false).await;
+            let _ = self.fetch_latest().await;
         }
         let Some(newest) = self.heads.newest().filter(covers) else {
             return if cached_only { Err(SumdbError::NotCached) } else { self.pass_on(&named.to_string(), named.width * 32).await };
@@ -361,13 +402,13 @@ impl Database {
     }
 
     /// A tile of records, held against the tile of their hashes.
-    async fn data(&self, named: Named, cached_only: bool) -> Result<Lasting, SumdbError> {
-        let (Kind::Data(index), name) = (named.kind, named.to_string()) else { return Err(SumdbError::Absent) };
+    async fn fetch_data(&self, named: Named, index: u64, cached_only: bool) -> Result<Lasting, SumdbError> {
+        let name = named.to_string();
         if let Some(bytes) = self.get(&name, MAX_DATA).await {
             return Ok((bytes, None));
         }
-        let of_hashes = Named { kind: Kind::Hashes(Tile { level: 0, index }), width: named.width };
-        let (hashes, lasting) = Box::pin(self.tile(of_hashes, cached_only)).await?;
+        let tile = Tile { level: 0, index };
+        let (hashes, lasting) = self.fetch_tile(Named { kind: Kind::Hashes(tile), ..named }, tile, cached_only).await?;
         let (bytes, _) = self.pass_on(&name, MAX_DATA).await?;
         let mut rest = &bytes[..];
         for hash in tile::hashes(&hashes) {
@@ -378,7 +419,8 @@ impl Database {
         if !rest.is_empty() {
             return Err(SumdbError::refused(format!("{name} holds more than the records of its tree")));
         }
-        if lasting.is_none() {
+        // A partial one is soon the beginning of another.
+        if lasting.is_none() && named.width == FULL {
             self.put(&name, &bytes).await;
         }
         Ok((bytes, lasting))

@@ -53,6 +53,8 @@ pub(super) enum Trouble {
 
 /// How long it is remembered whether a proxy passes the database on.
 const SUPPORT: Duration = Duration::from_secs(600);
+/// How long a server may take for one of its small answers, all in all.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 /// A server that failed is asked after the others for so long.
 const LAST: Duration = Duration::from_secs(30);
 
@@ -86,7 +88,14 @@ impl Source {
     /// Fetches what is at this path.
     pub(super) async fn get(&self, path: &str, limit: u64) -> Result<Bytes, Trouble> {
         let result = match &self.kind {
-            Kind::Server(server) => server.get(&self.name, path, limit).await,
+            Kind::Server(server) => {
+                let got = tokio::time::timeout(ANSWER_LIMIT, server.get(&self.name, path, limit)).await;
+                let late = || Trouble::Failed {
+                    why: format!("{}: no answer within {} s", self.name, ANSWER_LIMIT.as_secs()),
+                    timed_out: true,
+                };
+                got.unwrap_or_else(|_| Err(late()))
+            }
             Kind::Files(shelf) => self.read(shelf, path, limit).await,
         };
         let failed = matches!(result, Err(Trouble::Failed { .. })).then(Instant::now);

@@ -10,6 +10,7 @@ pub mod http;
 pub mod modules;
 pub mod pages;
 pub mod proxy;
+pub mod sumdb;
 pub mod tls;
 pub mod upstream;
 
