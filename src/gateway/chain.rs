@@ -14,7 +14,7 @@ use futures_util::future::{BoxFuture, Shared};
 use super::answer::{Answer, Content};
 use super::trail::{Attempt, Verdict};
 use super::turns::{Turn, Turns};
-use super::verify::{Checked, Expected, Ledger, Standing};
+use super::verify::{Checked, Expected, Ledger, Standing, Wanted};
 use super::{Gateway, GatewayError, kind_of, transfer};
 use crate::base::Call;
 use crate::base::flight::{self, Flight, Pilot};
@@ -46,14 +46,14 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Whether a kept part has been proven as much as a route wants, by this database. An info has nothing to prove.
-    pub(super) fn holds(&self, ask: &Ask, mode: Verify, database: Option<&str>) -> bool {
+    /// Whether a kept part has been proven as much as is wanted. An info has nothing to prove.
+    pub(super) fn holds(&self, ask: &Ask, wanted: &Wanted) -> bool {
         let standing = self.checked.as_ref().map(|checked| &checked.standing);
-        match (ask, mode, standing) {
-            (Ask::Info(_), ..) | (_, Verify::Off, Some(_)) => true,
-            (_, _, Some(Standing::Proven(by))) => database == Some(&**by),
-            (_, mode, Some(Standing::Seen(_))) => mode != Verify::Sumdb,
-            (_, _, None) => false,
+        match (ask, wanted, standing) {
+            (Ask::Info(_), ..) | (_, Wanted::Nothing, _) | (_, Wanted::Seen, Some(_)) => true,
+            (_, Wanted::Proof(by) | Wanted::ProofOrSeen(by), Some(Standing::Proven(own))) => by.as_ref() == Some(own),
+            (_, Wanted::ProofOrSeen(_), Some(Standing::Seen(_))) => true,
+            (_, Wanted::Proof(_), Some(Standing::Seen(_))) | (_, _, None) => false,
         }
     }
 
@@ -160,10 +160,10 @@ impl Gateway {
 
     /// A kept part that has proven what the route wants, now where it has not before; else the siblings of one that is missing.
     async fn look_closely(&self, plan: &Plan, ask: &Ask, call: &Call) -> Result<Result<Found, Siblings>, GatewayError> {
-        let mode = self.mode(plan, ask.module());
+        let wanted = self.wanted(plan, ask.module());
         loop {
             match self.look_around(plan, ask).await {
-                Ok(found) if !found.holds(ask, mode, self.databases().next()) => {
+                Ok(found) if !found.holds(ask, &wanted) => {
                     // Where it was put aside there may be another behind it.
                     if let Some(found) = self.check_kept(plan, ask, found.member, call).await? {
                         return Ok(Ok(found));

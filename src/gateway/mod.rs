@@ -144,7 +144,7 @@ impl Gateway {
         store: Arc<DiskStore>,
         runtime: Handle,
     ) -> Arc<Self> {
-        // All but one of the cores: hits are not to wait behind what comes in.
+        // A large zip keeps a core for a second; small ones are not to wait behind it.
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Arc::new(Self {
             settings,
@@ -155,7 +155,7 @@ impl Gateway {
             store,
             failures: Memory::new(FAILURES),
             aged: Memory::new(AGED),
-            hashing: Semaphore::new(cores.saturating_sub(1).max(1)),
+            hashing: Semaphore::new(cores.max(2)),
             chains: Flights::new(settings.max_fetches),
             refreshes: Flights::new(settings.max_fetches.saturating_mul(4)),
             runtime,
@@ -216,9 +216,9 @@ impl Gateway {
 
     /// A part of a canonical version: from the first folder of the plan that has it, else from the chain.
     async fn immutable(self: &Arc<Self>, plan: &Plan, ask: &Ask, call: &Call, trail: &mut Trail) -> Result<Answer, GatewayError> {
-        let mode = self.mode(plan, ask.module());
+        let wanted = self.wanted(plan, ask.module());
         if let Some(found) = self.look_up(plan, ask).await {
-            let good = match found.holds(ask, mode, self.databases().next()) {
+            let good = match found.holds(ask, &wanted) {
                 true => Some(found),
                 false if call.cached_only => self.check_kept(plan, ask, found.member, call).await?,
                 // Whoever fetches it looks at it first.

@@ -130,7 +130,7 @@ impl Gateway {
     /// A small answer, held against what it has to be.
     pub(super) fn small(&self, member: usize, ask: &Ask, bytes: Bytes, expected: &Expected) -> Result<Found, UpstreamError> {
         let checked = match ask {
-            Ask::GoMod(_) => expected.judge(Sum::of_go_mod(&bytes), &self.members[member].name, ask)?,
+            Ask::GoMod(_) if expected.wants_sum() => expected.judge(Sum::of_go_mod(&bytes), &self.members[member].name, ask)?,
             _ => None,
         };
         Ok(Found { member, answer: Answer::bytes(bytes, kind_of(ask), Lifetime::Immutable), checked })
@@ -153,9 +153,10 @@ impl Gateway {
         let noted = noted.await.map_err(UpstreamError::corrupt)??;
         // The sum of this very file may be known from before.
         let known = noted.filter(|note| note.file == Some(stored.mark())).map(|note| note.checked.sum);
-        let _place = if known.is_none() { self.hashing.acquire().await.ok() } else { None };
+        let wanted = known.is_none() && expected.wants_sum();
+        let _place = if wanted { self.hashing.acquire().await.ok() } else { None };
         // A mount that dies now must not keep the place of others.
-        let looking = check(stored.file.try_clone().map_err(unreadable)?, version.clone(), other.cloned(), known.is_none());
+        let looking = check(stored.file.try_clone().map_err(unreadable)?, version.clone(), other.cloned(), wanted);
         let looked = tokio::time::timeout(FILE_LIMIT, looking).await;
         let sum = looked.map_err(|_| Failure::Outage(Outage::DiskHangs(FILE_LIMIT)))??.or(known);
         let checked = sum.map_or(Ok(None), |sum| expected.judge(sum, name, ask))?;
@@ -165,7 +166,7 @@ impl Gateway {
             tokio::task::spawn_blocking(move || ledger.write(&of, &part, &note)).await.map_err(UpstreamError::corrupt)??;
         }
         let content = Content::File { file: Arc::new(stored.file), length: stored.length };
-        let answer = Answer { modified: Some(stored.modified), watched: true, ..Answer::new(content, Kind::Zip) };
+        let answer = Answer { modified: Some(stored.modified), watched: checked.is_some(), ..Answer::new(content, Kind::Zip) };
         Ok(Found { member, answer, checked })
     }
 
@@ -199,8 +200,8 @@ impl Gateway {
             Ok(()) => match spool.file() {
                 Ok(file) => {
                     let other = fetch.other_go_mod(member).filter(|_| !expected.is_proven());
-                    let _place = self.hashing.acquire().await;
-                    let sum = check(file, version.clone(), other.cloned(), true).await;
+                    let _place = if expected.wants_sum() { self.hashing.acquire().await.ok() } else { None };
+                    let sum = check(file, version.clone(), other.cloned(), expected.wants_sum()).await;
                     sum.and_then(|sum| sum.map_or(Ok(None), |sum| expected.judge(sum, name, &fetch.ask)))
                 }
                 Err(e) => Err(StoreError::new("read the temporary file of", fetch.ask.path().as_ref(), e).into()),

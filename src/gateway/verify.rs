@@ -150,6 +150,19 @@ fn path(upstream: &str, ask: &Ask) -> String {
     format!("{upstream}/{}", ask.path())
 }
 
+/// What the parts of a module have to show on a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Nothing: nobody verifies, and all its upstreams are public.
+    Nothing,
+    /// That they are what was seen first.
+    Seen,
+    /// That they are what this database has. Without one nothing will do.
+    Proof(Option<Arc<str>>),
+    /// The same where that database knows them, else that they are what was seen first.
+    ProofOrSeen(Option<Arc<str>>),
+}
+
 /// What a part has to be.
 #[derive(Debug, Clone)]
 pub(super) enum Expected {
@@ -157,14 +170,19 @@ pub(super) enum Expected {
     Sum(Checked),
     /// Whatever it is: it is seen for the first time.
     First,
-    /// It has no sum: an `.info`.
+    /// Nobody minds: an `.info`, or what has nothing to show.
     Anything,
 }
 
 impl Expected {
-    /// Whether a sum has to be made.
+    /// Whether a sum is known that it has to have.
     pub(super) fn is_sum(&self) -> bool {
         matches!(self, Self::Sum(_))
+    }
+
+    /// Whether its sum is wanted at all.
+    pub(super) fn wants_sum(&self) -> bool {
+        !matches!(self, Self::Anything)
     }
 
     /// Whether it is proven, so that nothing else need agree.
@@ -225,18 +243,32 @@ impl Gateway {
         }
     }
 
+    /// The same, with what it takes.
+    pub(super) fn wanted(&self, plan: &Plan, module: &ModulePath) -> Wanted {
+        let database = || self.databases().next().map(Arc::from);
+        match self.mode(plan, module) {
+            Verify::Sumdb => Wanted::Proof(database()),
+            Verify::SumdbOrTrustFirst => Wanted::ProofOrSeen(database()),
+            Verify::Off if plan.route.steps.iter().any(|step| self.members[step.upstream].private) => Wanted::Seen,
+            Verify::Off => Wanted::Nothing,
+        }
+    }
+
     /// What a part has to be.
     ///
     /// # Errors
     /// That it cannot be had, because nothing could prove it.
     pub(super) async fn expected(&self, plan: &Plan, ask: &Ask, cached_only: bool) -> Result<Expected, GatewayError> {
         let (Ask::GoMod(version) | Ask::Zip(version)) = ask else { return Ok(Expected::Anything) };
-        let mode = self.mode(plan, &version.module);
-        if mode != Verify::Off {
-            match (self.proven(version, ask, cached_only).await, mode) {
+        let wanted = self.wanted(plan, &version.module);
+        if wanted == Wanted::Nothing {
+            return Ok(Expected::Anything);
+        }
+        if wanted != Wanted::Seen {
+            match (self.proven(version, ask, cached_only).await, wanted) {
                 (Ok(checked), _) => return Ok(Expected::Sum(checked)),
-                (Err(SumdbError::Absent), Verify::Sumdb) => return Err(GatewayError::Unproven),
-                (Err(e), Verify::Sumdb) => return Err(e.into()),
+                (Err(SumdbError::Absent), Wanted::Proof(_)) => return Err(GatewayError::Unproven),
+                (Err(e), Wanted::Proof(_)) => return Err(e.into()),
                 // The database does not know it, or there is none to be asked from here, and the route is content with that.
                 (Err(SumdbError::Absent), _) => {}
                 (Err(SumdbError::NotCached), _) if !cached_only => {}
