@@ -203,6 +203,8 @@ listen = ""
 dir = "{}"
 max_size = "100GB"
 list_ttl = "{list_ttl}"
+[sumdb]
+databases = []
 [log]
 level = "error"
 [upstreams.bench]
