@@ -2,11 +2,16 @@
 
 use std::io::Write;
 
+use modgate::gateway::verify::Note;
 use modgate::module::list::VersionList;
-use modgate::module::{Ask, Info, ModulePath, ModuleVersion, Pattern, Query, Version, zip};
+use modgate::module::{Ask, Info, ModulePath, ModuleVersion, Pattern, Query, Sum, Version, zip};
+use modgate::sumdb::record::Record;
+use modgate::sumdb::tree::Head;
+use modgate::sumdb::{SumdbAsk, Verifier, note};
 use proptest::prelude::*;
 
 use crate::support::modules::Module;
+use crate::support::sumdb::zip_sum;
 
 fn temp(bytes: &[u8]) -> std::fs::File {
     let mut file = tempfile::tempfile().unwrap();
@@ -64,10 +69,63 @@ proptest! {
         let at = at % flipped.len();
         flipped[at] = byte;
         let _ = (zip::check(temp(&flipped), &version), zip::go_mod(temp(&flipped), &version));
+        // What is not what was packed never has its sum.
+        if flipped != good && Sum::of_zip(temp(&flipped), &version).is_ok_and(|sum| sum.to_string() == zip_sum(&module)) {
+            // The other library minds some fields that nothing depends on.
+            prop_assert!(contents(&flipped).is_none_or(|flipped| Some(flipped) == contents(&good)));
+        }
         let cut = &good[..cut % good.len()];
         prop_assert!(zip::check(temp(cut), &version).is_err());
-        let _ = zip::check(temp(&[good.as_slice(), &vec![byte; extra]].concat()), &version);
+        let longer = temp(&[good.as_slice(), &vec![byte; extra]].concat());
+        prop_assert_eq!(zip::check(longer, &version).is_ok(), extra == 0);
     }
+
+    #[test]
+    fn bytes_are_a_note_a_head_a_record_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..300), at in 0_usize..400, byte in any::<u8>()) {
+        let key = Verifier::parse(KEY).unwrap();
+        let _ = (note::open(&bytes, &key), Record::parse(&bytes), Head::parse(&String::from_utf8_lossy(&bytes)));
+        let _ = (Note::parse(&bytes), Verifier::parse(&String::from_utf8_lossy(&bytes)));
+        let mut changed = LOOKUP.as_bytes().to_vec();
+        let at = at % changed.len();
+        changed[at] = byte;
+        if let Some(record) = Record::parse(&changed)
+            && changed != LOOKUP.as_bytes()
+        {
+            let whole = Record::parse(LOOKUP.as_bytes()).unwrap();
+            // The signature holds together what is signed; what is not, differs from the record in the tree.
+            let signed = note::open(record.rest, &key).is_ok();
+            prop_assert!(!signed || (record.number, record.text) != (whole.number, whole.text) || record.rest != whole.rest);
+        }
+    }
+
+    #[test]
+    fn questions_to_a_database_are_read_or_not(path in "\\PC{0,60}|sum.example/(lookup|tile|latest)(/[a-z0-9.!@/%-]{0,30})?") {
+        if let Ok((name, ask)) = SumdbAsk::parse(&path, ["sum.example"].into_iter()) {
+            let again = format!("{name}/{ask}");
+            prop_assert!(!again.contains("..") && !again.contains("//"), "{again}");
+        }
+    }
+}
+
+/// The key of the public checksum database, and one of its answers.
+const KEY: &str = "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8";
+const LOOKUP: &str = "1\ngolang.org/x/text v0.3.0 h1:g61tztE5qeGQ89tm6NTjjM9VPIm088od1l6aSorWRWg=\n\
+    golang.org/x/text v0.3.0/go.mod h1:NqM8EUOU14njkJ3fqMW+pc6Ldnwhi/IjpwHt7yyuwOQ=\n\n\
+    go.sum database tree\n66385784\ndRgqg6bNjCv/HjgbQbR4FTQxb01x93qAiafZ4wW6HNI=\n\n\
+    — sum.golang.org Az3grgdaBaBYyyTCLNv4P301f7lAEOLAqFA3S8qHA1DrIw6NQDwtMmAExrmeIOAA0fY8RhokDCBm9LiX4cF0aBcOHgs=\n";
+
+/// What another library unpacks of a zip, by name.
+fn contents(bytes: &[u8]) -> Option<std::collections::BTreeMap<String, Vec<u8>>> {
+    let mut archive = ::zip::ZipArchive::new(std::io::Cursor::new(bytes)).ok()?;
+    let mut found = std::collections::BTreeMap::new();
+    for n in 0..archive.len() {
+        let mut file = archive.by_index(n).ok()?;
+        let mut content = Vec::new();
+        std::io::Read::read_to_end(&mut file, &mut content).ok()?;
+        let name = file.name().ok()?.into_owned();
+        found.insert(name, content);
+    }
+    Some(found)
 }
 
 #[test]
