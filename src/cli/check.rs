@@ -39,7 +39,8 @@ pub(super) fn run(file: Option<&Path>, probe: bool) -> Result<(), CliError> {
     }
     for database in &config.databases {
         let via: Vec<_> = database.via.iter().map(|via| describe_via(via, &config.upstreams)).collect();
-        out(format_args!("sumdb       {}: by {}", database.key.name(), via.join(", then ")));
+        let via = if via.is_empty() { "nobody: what is kept of it".to_owned() } else { via.join(", then ") };
+        out(format_args!("sumdb       {}: by {via}", database.key.name()));
     }
     if !config.no_sumdb.is_empty() {
         let patterns: Vec<_> = config.no_sumdb.iter().map(Pattern::as_str).collect();

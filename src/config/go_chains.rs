@@ -11,7 +11,7 @@ use super::{Origin, Upstream, UpstreamKind, vcs};
 use crate::base::Secret;
 use crate::egress::credentials::{self, Credentials};
 use crate::module::Pattern;
-use crate::route::{Fallback, GoesOn, ListMode, PartialRule, Route, RouteTable, Step};
+use crate::route::{Fallback, GoesOn, ListMode, PartialRule, Route, RouteTable, Step, Verify};
 use crate::upstream::{goproxy, guard};
 
 /// The machine's Go settings as upstreams and routes.
@@ -73,9 +73,9 @@ pub(super) fn go_chains<'r>(
             upstreams.push(Upstream { name: "direct".into(), private: false, kind, breaker: NO_BREAKER });
         }
         let at = at.unwrap_or(upstreams.len() - 1);
-        // The go command asks a checksum database about these too, unless GONOSUMDB says otherwise.
+        // The go command asks a checksum database about these too, unless GONOSUMDB or GOPRIVATE says otherwise.
         let steps = vec![Step { upstream: at, goes_on: None }];
-        let verify = verify(&steps, &upstreams);
+        let verify = if settings.no_sumdb == settings.no_proxy { Verify::Off } else { verify(&steps, &upstreams) };
         routes.push(route(fenced, steps, verify));
     }
     let everything = Pattern::parse_list("*").map_err(|e| e.to_string())?;

@@ -153,7 +153,7 @@ fn path(upstream: &str, ask: &Ask) -> String {
 /// What the parts of a module have to show on a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// Nothing: nobody verifies, and all its upstreams are public.
+    /// Nothing: nobody verifies, all its upstreams are public, and the module is not said to be private either.
     Nothing,
     /// That they are what was seen first.
     Seen,
@@ -236,7 +236,7 @@ impl Gateway {
     pub fn mode(&self, plan: &Plan, module: &ModulePath) -> Verify {
         if module.as_str() == TOOLCHAIN {
             Verify::Sumdb
-        } else if self.trust.no_sumdb.iter().any(|p| p.matches(module.as_str())) {
+        } else if self.is_exempt(module) {
             Verify::Off
         } else {
             plan.route.verify
@@ -249,9 +249,16 @@ impl Gateway {
         match self.mode(plan, module) {
             Verify::Sumdb => Wanted::Proof(database()),
             Verify::SumdbOrTrustFirst => Wanted::ProofOrSeen(database()),
-            Verify::Off if plan.route.steps.iter().any(|step| self.members[step.upstream].private) => Wanted::Seen,
+            Verify::Off if self.is_exempt(module) || plan.route.steps.iter().any(|step| self.members[step.upstream].private) => {
+                Wanted::Seen
+            }
             Verify::Off => Wanted::Nothing,
         }
+    }
+
+    /// Whether a module is among those that no database is asked about.
+    fn is_exempt(&self, module: &ModulePath) -> bool {
+        self.trust.no_sumdb.iter().any(|p| p.matches(module.as_str()))
     }
 
     /// What a part has to be.
@@ -377,7 +384,7 @@ impl Gateway {
             return false;
         }
         let public = |plan: Plan| plan.route.steps.iter().any(|step| !self.members[step.upstream].private);
-        !self.routes.plan(module).is_some_and(public) || self.trust.no_sumdb.iter().any(|p| p.matches(module.as_str()))
+        !self.routes.plan(module).is_some_and(public) || self.is_exempt(module)
     }
 
     /// The names of the databases that are passed on.

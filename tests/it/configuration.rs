@@ -159,6 +159,37 @@ fn zero(variables: &[(&str, &str)]) -> (bool, String) {
 }
 
 #[test]
+fn gosumdb_is_read_as_go_reads_it() {
+    let key = "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8";
+    let with_url = format!("{key} https://x.example/y");
+    let table = [
+        ("", "sumdb       sum.golang.org: by a.example, then https://sum.golang.org/\n"),
+        ("sum.golang.org", "sumdb       sum.golang.org: by a.example, then https://sum.golang.org/\n"),
+        (key, "sumdb       sum.golang.org: by a.example, then https://sum.golang.org/\n"),
+        // With a URL the go command passes by all proxies.
+        ("sum.golang.google.cn", "sumdb       sum.golang.org: by https://sum.golang.google.cn/\n"),
+        (&with_url, "sumdb       sum.golang.org: by https://x.example/y\n"),
+    ];
+    for (set, wanted) in table {
+        let (good, said) = zero(&[("GOPROXY", "https://a.example"), ("GOSUMDB", set), ("GOPRIVATE", "corp.example")]);
+        assert!(good && said.contains(wanted), "{set}: {said}");
+        assert!(said.contains("* -> a.example  (lists merged; verify sumdb)") || said.contains("verify sumdb)"), "{set}: {said}");
+        assert!(said.contains("no sumdb    for corp.example\n"), "{set}: {said}");
+    }
+    let (good, said) =
+        zero(&[("GOPROXY", "https://a.example"), ("GOSUMDB", "off"), ("GONOSUMDB", "none"), ("GOPRIVATE", "corp.example")]);
+    assert!(good && said.contains("verify off") && !said.contains("verify sumdb") && !said.contains("no sumdb"), "{said}");
+    for bad in ["sum.nope.example", &key.replace("033d", "033e"), "a b c", "sum.golang.org ftp://x.example"] {
+        let (good, said) = zero(&[("GOPROXY", "https://a.example"), ("GOSUMDB", bad)]);
+        assert!(!good && said.contains("Go settings of this machine: GOSUMDB: "), "{bad}: {said}");
+    }
+    // What is configured counts more than what the go command was told.
+    let (good, said) =
+        zero(&[("GOPROXY", "https://a.example"), ("GOSUMDB", "off"), ("MODGATE_SUMDB__DATABASES", "sum.golang.org")]);
+    assert!(good && said.contains("verify sumdb"), "{said}");
+}
+
+#[test]
 fn without_a_configuration_the_go_settings_of_the_machine_count() {
     let (good, said) =
         zero(&[("GOPROXY", "https://a.example|https://b.example:8443/x,direct"), ("GOPRIVATE", "*.corp.example,github.com/acme")]);
