@@ -5,31 +5,45 @@
 //! folder is a GOPROXY of its own. Whoever takes it in believes none of it unproven.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, BufWriter, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tar::{Archive, Builder, EntryType, Header};
+use tempfile::NamedTempFile;
 
 use super::wanted::{Fetched, Wanted};
-use super::warm::{SETTLE, said};
-use super::{CliError, Names, out, warn};
+use super::warm::{at_once, fetch};
+use super::{CliError, Names, out, start_logging, warn};
 use crate::assemble::Foundation;
 use crate::base::Call;
 use crate::base::units::show_size;
-use crate::config::Config;
+use crate::config::{Config, Log};
 use crate::gateway::stock::{Taken, Untaken};
 use crate::gateway::verify::{Checked, Note, Standing, TOOLCHAIN};
 use crate::gateway::{Content, Gateway};
+use crate::module::list::VersionList;
 use crate::module::zip::MAX_ZIP;
 use crate::module::{Ask, ModuleVersion};
 use crate::store::{Durable, Spool};
 use crate::sumdb::SumdbAsk;
+use crate::sumdb::tile::{Kind, Named};
+use crate::upstream::MAX_LIST;
 
 /// The first entry, which says what the file is.
 const MARK: (&str, &str) = ("modgate-bundle", "1\n");
+/// The last entry: without it the file was cut off.
+const END: &str = "modgate-bundle-end";
+/// The longest name of an entry.
+const MAX_NAME: u64 = 4096;
+/// The largest note of what was seen first, and the most of them.
+const MAX_NOTE: u64 = 1024;
+const MAX_NOTES: usize = 1 << 20;
+/// So many refusals are told one by one.
+const TOLD: usize = 200;
 /// The largest entry that is not a zip.
 const MAX_SMALL: u64 = 16 << 20;
 /// A zip is read and written in pieces of this size.
@@ -38,24 +52,24 @@ const PIECE: usize = 256 << 10;
 pub(super) fn export(config: Option<&Path>, names: &Names, output: &Path) -> Result<(), CliError> {
     let config = Config::load(config)?;
     warn(&config);
+    let _guard = start_logging(&Log { filter: "warn".into(), ..config.log.clone() });
     let wanted = Wanted::read(names)?;
+    let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let temp = NamedTempFile::new_in(folder);
+    let temp = temp.map_err(|e| CliError::Said(format!("cannot write in {}: {e}", folder.display())))?;
     let foundation = Foundation::lay(&config)?;
     let gateway = foundation.gateway(&config)?;
     let written = foundation.runtime().block_on(async {
-        let fetched = wanted.fetch(&gateway, names.jobs.into()).await;
-        super::serve::settle(std::slice::from_ref(&gateway), SETTLE).await;
         // What is missing would be missed where nobody can fetch it.
-        said(&fetched)?;
-        write(&gateway, &fetched, output).await
+        let fetched = fetch(&gateway, wanted, at_once(names, &config)).await?;
+        write(&gateway, &fetched, temp, output).await
     });
     foundation.close();
     written
 }
 
 /// Writes the file beside its place, and names it when it is whole.
-async fn write(gateway: &Arc<Gateway>, fetched: &Fetched, output: &Path) -> Result<(), CliError> {
-    let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temp = tempfile::NamedTempFile::new_in(folder)?;
+async fn write(gateway: &Arc<Gateway>, fetched: &Fetched, temp: NamedTempFile, output: &Path) -> Result<(), CliError> {
     let mut tar = Builder::new(BufWriter::new(temp));
     append(&mut tar, MARK.0, MARK.1.as_bytes())?;
     let versions: Vec<ModuleVersion> = fetched.parts.values().map(|(version, _)| version.clone()).collect();
@@ -96,7 +110,9 @@ async fn write(gateway: &Arc<Gateway>, fetched: &Fetched, output: &Path) -> Resu
     for (name, versions) in lists {
         append(&mut tar, &format!("download/{name}"), (versions.join("\n") + "\n").as_bytes())?;
     }
+    append(&mut tar, END, b"")?;
     let temp = tar.into_inner()?.into_inner().map_err(io::IntoInnerError::into_error)?;
+    temp.as_file().set_permissions(Permissions::from_mode(0o644))?;
     temp.as_file().sync_all()?;
     let length = temp.as_file().metadata()?.len();
     temp.persist(output).map_err(|e| e.error)?;
@@ -131,6 +147,7 @@ fn append_file(tar: &mut Builder<impl io::Write>, name: &str, file: &File, lengt
 pub(super) fn import(config: Option<&Path>, bundle: &Path, upstream: Option<&str>) -> Result<(), CliError> {
     let config = Config::load(config)?;
     warn(&config);
+    let _guard = start_logging(&Log { filter: "warn".into(), ..config.log.clone() });
     let foundation = Foundation::lay(&config)?;
     let gateway = foundation.gateway(&config)?;
     if let Some(name) = upstream.filter(|name| !gateway.members().iter().any(|m| *m.name == **name)) {
@@ -143,7 +160,8 @@ pub(super) fn import(config: Option<&Path>, bundle: &Path, upstream: Option<&str
         config: &config,
         upstream,
         seen: HashMap::new(),
-        lookups: Vec::new(),
+        asked: Vec::new(),
+        lists: BTreeMap::new(),
         count: Count::default(),
     };
     let done = importing.all(file);
@@ -152,10 +170,13 @@ pub(super) fn import(config: Option<&Path>, bundle: &Path, upstream: Option<&str
         "{} look-ups proven; {} files taken in, {} were there already, {} lists",
         count.proven, count.taken, count.there, count.lists
     ));
-    for (what, why) in &count.refused {
+    for (what, why) in &count.told {
         out(format_args!("REFUSED  {what}: {why}"));
     }
-    let refused = count.refused.len();
+    let refused = count.refused;
+    if refused > TOLD {
+        out(format_args!("and {} more", refused - TOLD));
+    }
     drop(gateway);
     foundation.close();
     done?;
@@ -168,7 +189,9 @@ struct Count {
     taken: usize,
     there: usize,
     lists: usize,
-    refused: Vec<(String, String)>,
+    refused: usize,
+    /// The first of them, and why.
+    told: Vec<(String, String)>,
 }
 
 struct Importing<'a> {
@@ -178,8 +201,10 @@ struct Importing<'a> {
     upstream: Option<&'a str>,
     /// What was seen first elsewhere, by the part's path.
     seen: HashMap<String, Checked>,
-    /// What the file's look-ups are about, by their database.
-    lookups: Vec<(String, ModuleVersion)>,
+    /// What the file answers of each database.
+    asked: Vec<(String, SumdbAsk)>,
+    /// The versions whose zips are there, by their keeper and their list's path.
+    lists: BTreeMap<(usize, String), (Ask, Vec<String>)>,
     count: Count,
 }
 
@@ -189,27 +214,31 @@ impl Importing<'_> {
         let mut archive = Archive::new(io::BufReader::new(file));
         // The databases' files stay only until they are proven.
         let from = tempfile::tempdir_in(self.foundation.store().temp())?;
-        let (mut first, mut proven) = (true, false);
-        for entry in archive.entries().map_err(bad)? {
+        let (mut first, mut proven, mut ended, mut long_name) = (true, false, false, None);
+        // Raw: the library would read names of any length.
+        for entry in archive.entries().map_err(bad)?.raw(true) {
             let mut entry = entry.map_err(bad)?;
-            let name = String::from_utf8(entry.path_bytes().into_owned()).unwrap_or_default();
+            let kind = entry.header().entry_type();
+            if kind == EntryType::GNULongName {
+                let mut name = small(&mut entry, MAX_NAME).map_err(bad)?;
+                name.truncate(name.iter().position(|b| *b == 0).unwrap_or(name.len()));
+                long_name = Some(name);
+                continue;
+            }
+            let name = long_name.take().unwrap_or_else(|| entry.path_bytes().into_owned());
+            let name = String::from_utf8(name).unwrap_or_default();
             if std::mem::take(&mut first) {
-                let mark = small(&mut entry).map_err(bad)?;
+                let mark = small(&mut entry, MAX_NAME).map_err(bad)?;
                 if name != MARK.0 || mark != MARK.1.as_bytes() {
                     return Err(CliError::Said("not a bundle that this version of modgate can read".into()));
                 }
                 continue;
             }
-            if !matches!(entry.header().entry_type(), EntryType::Regular) {
-                self.refuse(&name, "not a file");
-                continue;
-            }
             match name.split_once('/') {
-                Some(("sumdb", below)) if !proven => self.sumdb(below, &small(&mut entry).map_err(bad)?, from.path())?,
-                Some(("sums", below)) => {
-                    let note = Note::parse(&small(&mut entry).map_err(bad)?);
-                    self.seen.extend(note.map(|note| (below.to_owned(), note.checked)));
-                }
+                _ if kind != EntryType::Regular => self.refuse(&name, "not a file"),
+                None if name == END => ended = true,
+                Some(("sumdb", below)) if !proven => self.sumdb(below, &small(&mut entry, MAX_SMALL).map_err(bad)?, from.path())?,
+                Some(("sums", below)) => self.sum(below, &mut entry),
                 Some(("download", below)) => {
                     if !std::mem::replace(&mut proven, true) {
                         self.prove(from.path())?;
@@ -222,11 +251,27 @@ impl Importing<'_> {
         if !proven {
             self.prove(from.path())?;
         }
-        Ok(())
+        self.put_lists()?;
+        if ended { Ok(()) } else { Err(CliError::Said("not a whole bundle: it was cut off".into())) }
     }
 
     fn refuse(&mut self, what: &str, why: &str) {
-        self.count.refused.push((what.escape_debug().to_string(), why.to_owned()));
+        self.count.refused += 1;
+        if self.count.told.len() < TOLD {
+            let what: String = what.escape_debug().take(300).collect();
+            self.count.told.push((what, why.to_owned()));
+        }
+    }
+
+    /// Remembers what was first seen elsewhere.
+    fn sum(&mut self, below: &str, entry: &mut impl Read) {
+        let note = small(entry, MAX_NOTE).ok().and_then(|note| Note::parse(&note));
+        match note {
+            Some(note) if self.seen.len() < MAX_NOTES => {
+                self.seen.insert(below.to_owned(), note.checked);
+            }
+            _ => self.refuse(&format!("sums/{below}"), "not a note of a sum"),
+        }
     }
 
     /// Puts a file of a database where it is read from for its proof.
@@ -237,24 +282,47 @@ impl Importing<'_> {
             return Ok(());
         };
         let name = below.strip_prefix(database).unwrap_or_default().trim_start_matches('/');
-        self.foundation.files(from, database).write(name, bytes, Durable::No)?;
-        if let SumdbAsk::Lookup(version) = ask {
-            self.lookups.push((database.to_owned(), version));
+        match self.foundation.files(from, database).write(name, bytes, Durable::No) {
+            Err(e) if e.source.kind() == io::ErrorKind::InvalidFilename => self.refuse(below, &e.source.to_string()),
+            Err(e) => return Err(e.into()),
+            Ok(()) => self.asked.push((database.to_owned(), ask)),
         }
         Ok(())
     }
 
-    /// Has the databases look up, in the file instead of anywhere else, what the file has.
+    /// Has the databases look up, in the file instead of anywhere else, what the file has, and prove its tiles, which later look-ups of
+    /// other bundles may need.
     fn prove(&mut self, from: &Path) -> Result<(), CliError> {
+        let asked = std::mem::take(&mut self.asked);
         for settings in &self.config.databases {
             let name = settings.key.name();
             let database = self.foundation.database_of_files(settings, from)?;
-            for (_, version) in self.lookups.iter().filter(|(of, _)| of == name) {
+            let own = || asked.iter().filter(|(of, _)| of == name).map(|(_, ask)| ask);
+            for ask in own() {
+                let SumdbAsk::Lookup(version) = ask else { continue };
                 match self.foundation.runtime().block_on(database.sums(version, false)) {
                     Ok(_) => self.count.proven += 1,
-                    Err(e) => self.count.refused.push((format!("sumdb/{name}/lookup/{version}"), e.to_string())),
+                    Err(e) => self.refuse(&format!("sumdb/{name}/{ask}"), &e.to_string()),
                 }
             }
+            for ask in own() {
+                let SumdbAsk::Tile(named @ Named { kind: Kind::Hashes(tile), width }) = ask else { continue };
+                if database.size().is_none_or(|size| tile.width_in(size) < *width) {
+                    // Of a tree that was not taken in.
+                    continue;
+                }
+                // One that proves nothing is not kept; a look-up that needed it has said so.
+                let _ = self.foundation.runtime().block_on(database.tile(*named, false));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists the versions whose zips are there now.
+    fn put_lists(&mut self) -> Result<(), CliError> {
+        for ((keeper, path), (ask, versions)) in std::mem::take(&mut self.lists) {
+            self.gateway.add_to_list(keeper, &ask, &versions).map_err(|e| CliError::Said(format!("{path}: {e}")))?;
+            self.count.lists += 1;
         }
         Ok(())
     }
@@ -272,18 +340,27 @@ impl Importing<'_> {
             return Ok(());
         };
         match &ask {
-            Ask::List(_) => {
-                let text = String::from_utf8_lossy(&small(entry)?).into_owned();
-                self.gateway.add_to_list(keeper, &ask, &text.lines().map(str::to_owned).collect::<Vec<_>>())?;
-                self.count.lists += 1;
+            // For whoever unpacks the bundle; here those count whose zips are good.
+            Ask::List(module) => {
+                let text = String::from_utf8(small(entry, MAX_LIST)?).unwrap_or_default();
+                let VersionList { tagged, pseudo } = VersionList::parse(module, &text);
+                if tagged.is_empty() && pseudo.is_empty() {
+                    self.refuse(below, "not a list of versions");
+                }
             }
-            Ask::Info(_) | Ask::GoMod(_) | Ask::Zip(_) => {
+            Ask::Info(version) | Ask::GoMod(version) | Ask::Zip(version) => {
                 let spool = self.spool(entry)?;
                 let seen = self.seen.get(&ask.path()).cloned();
-                match self.foundation.runtime().block_on(self.gateway.take_in(keeper, &ask, spool, seen)) {
+                let taken = self.foundation.runtime().block_on(self.gateway.take_in(keeper, &ask, spool, seen));
+                if taken.is_ok() && matches!(ask, Ask::Zip(_)) {
+                    let list = Ask::List(version.module.clone());
+                    let listed = self.lists.entry((keeper, list.path())).or_insert_with(|| (list, Vec::new()));
+                    listed.1.push(version.version.to_string());
+                }
+                match taken {
                     Ok(Taken::In) => self.count.taken += 1,
                     Ok(Taken::There) => self.count.there += 1,
-                    Err(Untaken::Store(e)) => return Err(e.into()),
+                    Err(Untaken::Store(e)) if e.source.kind() != io::ErrorKind::InvalidFilename => return Err(e.into()),
                     Err(e) => self.refuse(below, &e.to_string()),
                 }
             }
@@ -308,8 +385,8 @@ impl Importing<'_> {
 }
 
 /// A small entry, whole.
-fn small(entry: &mut impl Read) -> io::Result<Vec<u8>> {
+fn small(entry: &mut impl Read, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    entry.take(MAX_SMALL + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_SMALL { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+    entry.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }

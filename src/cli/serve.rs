@@ -153,17 +153,19 @@ fn read_again(file: Option<&Path>, started: &Config, foundation: &Foundation, sh
     tracing::info!("the new configuration is in force");
 }
 
-/// Waits until no fetch is under way and all that came is stored.
-pub(super) async fn settle(gateways: &[Arc<Gateway>], limit: Duration) {
+/// Waits until no fetch is under way and all that came is stored; whether that came about.
+pub(super) async fn settle(gateways: &[Arc<Gateway>], limit: Duration) -> bool {
     let under_way = || gateways.iter().map(|g| g.under_way()).sum::<usize>();
     let settled = async {
         while under_way() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    if tokio::time::timeout(limit, settled).await.is_err() {
+    let in_time = tokio::time::timeout(limit, settled).await.is_ok();
+    if !in_time {
         tracing::warn!(fetches = under_way(), "fetches are given up");
     }
+    in_time
 }
 
 /// Removes mirrors that nothing is fetched into, now and then.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
-use super::{CliError, out};
+use super::{CliError, out, start_logging};
 use crate::assemble::Foundation;
-use crate::config::Config;
+use crate::config::{Config, Log};
 use crate::gateway::Gateway;
 use crate::gateway::stock::Examined;
 use crate::gateway::verify::Standing;
@@ -24,6 +24,7 @@ struct Count {
 
 pub(super) fn run(config: Option<&Path>, repair: bool, forget: &[String]) -> Result<(), CliError> {
     let config = Config::load(config)?;
+    let _guard = start_logging(&Log { filter: "warn".into(), ..config.log.clone() });
     let foundation = Foundation::lay(&config)?;
     let gateway = foundation.gateway(&config)?;
     let done = if forget.is_empty() {
@@ -56,7 +57,7 @@ async fn verify(gateway: &Arc<Gateway>, root: &Path, repair: bool) -> Result<(),
         let mut looks = stream::iter(files.into_iter().map(look)).buffer_unordered(cores);
         while let Some((examined, ask)) = looks.next().await {
             let name = &gateway.members()[member].name;
-            match examined.map_err(|e| CliError::Said(format!("{name}/{}: {e}", ask.path())))? {
+            match examined.unwrap_or_else(|e| Examined::Bad(e.to_string())) {
                 Examined::Good(checked) if matches!(checked.standing, Standing::Proven(_)) => count.proven += 1,
                 Examined::Good(_) => count.seen += 1,
                 Examined::Unknown => count.unknown += 1,
@@ -71,9 +72,14 @@ async fn verify(gateway: &Arc<Gateway>, root: &Path, repair: bool) -> Result<(),
             }
         }
     }
+    let mut unproven = 0;
     for database in &gateway.trust().databases {
-        let (good, bad) = database.check_kept().await;
-        out(format_args!("{}: {good} look-ups proven, {bad} removed, which will be asked for again", database.name()));
+        let (good, bad) = database.check_kept(repair).await;
+        for (name, why) in &bad {
+            out(format_args!("BAD  {}/lookup/{}: {why}", database.name(), name.escape_debug()));
+        }
+        unproven += bad.len();
+        out(format_args!("{}: {good} look-ups proven, {} not", database.name(), bad.len()));
     }
     let Count { proven, seen, unknown, bad } = count;
     out(format_args!(
@@ -82,6 +88,10 @@ async fn verify(gateway: &Arc<Gateway>, root: &Path, repair: bool) -> Result<(),
     ));
     if bad > 0 && !repair {
         return Err(CliError::Said("bad files are in the cache; --repair puts them aside, so that they are fetched again".into()));
+    }
+    if unproven > 0 {
+        let again = "--repair asks for what proves them again; where nobody can be asked, import their bundle again";
+        return Err(CliError::Said(format!("{unproven} look-ups are not proven by what is kept: {again}")));
     }
     Ok(())
 }

@@ -3,19 +3,23 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{CliError, Names, err};
 use crate::base::Call;
-use crate::gateway::{CacheStatus, Content, Gateway, Outcome};
-use crate::module::gomod::GoMod;
+use crate::gateway::{CacheStatus, Content, Gateway, GatewayError, Outcome};
+use crate::module::gomod::{GoMod, Replacement};
 use crate::module::{Ask, Info, ModulePath, ModuleVersion, Query, Version};
 use crate::store::Progress;
 
 /// The largest file of names that is read.
 const MAX_FILE: u64 = 64 << 20;
+/// How long, and how often, a file waits whose fetch has no place.
+const TURN: Duration = Duration::from_millis(50);
+const TURNS: usize = 1200;
 /// The module of the Go toolchains, and what stands in front of their versions.
 const TOOLCHAIN: (&str, &str) = ("golang.org/toolchain", "v0.0.1-");
 
@@ -157,7 +161,16 @@ impl Fetching<'_> {
         self.bar.set_length(self.bar.length().unwrap_or(0) + asks.len() as u64);
         let (gateway, call) = (self.gateway, &self.call);
         let answers = asks.into_iter().map(|ask| async move {
-            let Outcome { result, trail } = gateway.answer(&ask, call).await;
+            let mut answered = gateway.answer(&ask, call).await;
+            for _ in 0..TURNS {
+                if !matches!(answered.result, Err(GatewayError::Overloaded)) {
+                    break;
+                }
+                // What came is still being stored.
+                tokio::time::sleep(TURN).await;
+                answered = gateway.answer(&ask, call).await;
+            }
+            let Outcome { result, trail } = answered;
             match result {
                 Ok(answer) => (ask, trail.cache, whole(answer.content).await),
                 Err(e) => {
@@ -184,7 +197,8 @@ impl Fetching<'_> {
                         let parts = self.result.parts.entry(version.to_string());
                         parts.or_insert_with(|| (version.clone(), Vec::new())).1.push(ask.clone());
                     }
-                    small.push(bytes.map(|bytes| (ask, bytes)));
+                    // Zips are many bytes, and nobody reads them here.
+                    small.push(bytes.filter(|_| !matches!(ask, Ask::Zip(_))).map(|bytes| (ask, bytes)));
                 }
                 Err(why) => {
                     self.bar.suspend(|| err(format_args!("modgate: {ask}: {why}")));
@@ -198,9 +212,17 @@ impl Fetching<'_> {
     /// The go.mod files that the go command reads of a graph, and the versions that a build takes out of it. The requirements of a
     /// dependency that names all that it needs (Go 1.17) lead no further (<https://go.dev/ref/mod#graph-pruning>).
     async fn graph(&mut self, root: &GoMod) -> Vec<ModuleVersion> {
-        let named = |named: &[(String, String)]| named.iter().filter_map(|(m, v)| version(m, v).ok()).collect::<Vec<_>>();
-        let mut direct = named(&root.required);
-        direct.extend(named(&root.replacements));
+        let replaced = |(module, text): &(String, String)| {
+            let of = |r: &&Replacement| r.module == *module && r.version.as_ref().is_none_or(|v| v == text);
+            match root.replacements.iter().find(of) {
+                Some(Replacement { by, .. }) => by.clone(),
+                None => Some((module.clone(), text.clone())),
+            }
+        };
+        let named = |required: &[(String, String)]| {
+            required.iter().filter_map(replaced).filter_map(|(m, v)| version(&m, &v).ok()).collect::<Vec<_>>()
+        };
+        let direct = named(&root.required);
         let mut selected: BTreeMap<ModulePath, Version> = BTreeMap::new();
         let mut read: HashMap<ModuleVersion, GoMod> = HashMap::new();
         let mut followed: HashSet<ModuleVersion> = HashSet::new();

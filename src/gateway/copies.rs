@@ -13,7 +13,6 @@ use futures_util::stream::FuturesUnordered;
 use super::answer::Lifetime;
 use super::freshness::{Age, Freshness, judge};
 use super::trail::{Attempt, CacheStatus, Trail, Verdict};
-use super::transfer::stored;
 use super::turns::{Turn, Turns};
 use super::{Gateway, GatewayError, landed};
 use crate::base::Call;
@@ -321,7 +320,7 @@ impl Gateway {
                 Ok(Some((same, _))) if same == bytes => folder.confirm(&ask),
                 _ => folder.keep(&ask, &bytes).map(drop),
             };
-            stored(tokio::task::spawn_blocking(keep).await);
+            self.stored(&tokio::task::spawn_blocking(keep).await);
         }
     }
 }

@@ -25,6 +25,7 @@ pub mod verify;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -116,6 +117,8 @@ pub struct Gateway {
     backlog: Semaphore,
     /// Zips that are unpacked for their sum.
     hashing: Semaphore,
+    /// Answers that could not be stored.
+    unstored: AtomicUsize,
 }
 
 /// A version that is old enough.
@@ -156,6 +159,7 @@ impl Gateway {
             failures: Memory::new(FAILURES),
             aged: Memory::new(AGED),
             hashing: Semaphore::new(cores.max(2)),
+            unstored: AtomicUsize::new(0),
             chains: Flights::new(settings.max_fetches),
             refreshes: Flights::new(settings.max_fetches.saturating_mul(4)),
             runtime,
@@ -182,6 +186,11 @@ impl Gateway {
     /// The cache's files.
     pub fn store(&self) -> &Arc<DiskStore> {
         &self.store
+    }
+
+    /// How many answers could not be stored so far.
+    pub fn unstored(&self) -> usize {
+        self.unstored.load(Ordering::Relaxed)
     }
 
     /// How many fetches are under way, the storing of their results included.

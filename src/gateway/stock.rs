@@ -1,6 +1,7 @@
 //! The kept files as a whole: looked at again, taken in from elsewhere, forgotten. For the commands that keep the cache.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
@@ -10,7 +11,7 @@ use super::{Gateway, GatewayError};
 use crate::module::zip::{MAX_GO_MOD, MAX_ZIP, ZipError};
 use crate::module::{Ask, Info, ModuleVersion, Sum};
 use crate::store::{Spool, StoreError};
-use crate::upstream::{MAX_INFO, UpstreamError, check_go_mod};
+use crate::upstream::{MAX_INFO, MAX_LIST, UpstreamError, check_go_mod};
 
 /// What a look at a kept file came to.
 #[derive(Debug, Clone)]
@@ -119,13 +120,6 @@ impl Gateway {
             },
             other => other,
         };
-        let there = {
-            let (folder, ask) = (folder.clone(), ask.clone());
-            move || folder.has(&ask)
-        };
-        if tokio::task::spawn_blocking(there).await.unwrap_or(false) {
-            return Ok(Taken::There);
-        }
         let name = &self.members[member].name;
         let unreadable = |e| StoreError::new("read the temporary file of", ask.path().as_ref(), e);
         let checked = match ask {
@@ -150,10 +144,11 @@ impl Gateway {
         let (ledger, ask) = (self.ledger.clone(), ask.clone());
         let kept = tokio::task::spawn_blocking(move || {
             let named = folder.commit(&ask, spool)?;
-            note(&ledger, &folder, &ask, checked, named)
+            note(&ledger, &folder, &ask, checked, named)?;
+            Ok::<_, StoreError>(named)
         });
-        kept.await.map_err(|_| GatewayError::Internal)??;
-        Ok(Taken::In)
+        let named = kept.await.map_err(|_| GatewayError::Internal)??;
+        Ok(if named.is_some() { Taken::In } else { Taken::There })
     }
 
     /// Adds versions to the kept list of an upstream, as though it had listed them. Blocks.
@@ -162,12 +157,14 @@ impl Gateway {
     /// What the disk says.
     pub fn add_to_list(&self, member: usize, ask: &Ask, versions: &[String]) -> Result<(), StoreError> {
         let folder = &self.members[member].folder;
-        let known = folder.read(ask, crate::upstream::MAX_LIST)?.map_or_else(Bytes::new, |(bytes, _)| bytes);
+        let (known, asked) = folder.read(ask, MAX_LIST)?.unwrap_or((Bytes::new(), SystemTime::UNIX_EPOCH));
         let mut lines: Vec<&str> = std::str::from_utf8(&known).unwrap_or_default().lines().collect();
         lines.extend(versions.iter().map(String::as_str));
         lines.sort_unstable();
         lines.dedup();
-        folder.keep(ask, &(lines.join("\n") + "\n").into()).map(drop)
+        folder.keep(ask, &(lines.join("\n") + "\n").into())?;
+        // Whoever listed the others is asked again as soon as it would have been.
+        folder.date(ask, asked)
     }
 
     /// Forgets what was noted of a version, and puts its kept files aside, so that it is fetched as though it had never been seen. How
@@ -178,9 +175,9 @@ impl Gateway {
     pub fn forget(&self, version: &ModuleVersion) -> Result<usize, StoreError> {
         let mut files = 0;
         for ask in [Ask::Info(version.clone()), Ask::GoMod(version.clone()), Ask::Zip(version.clone())] {
-            for member in self.members.iter().filter(|m| m.folder.is_writable()) {
+            for member in &self.members {
                 self.ledger.forget(&member.name, &ask);
-                if member.folder.has(&ask) {
+                if member.folder.is_writable() && member.folder.has(&ask) {
                     member.folder.set_aside(&ask)?;
                     files += 1;
                 }

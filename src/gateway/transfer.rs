@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -229,8 +230,8 @@ impl Gateway {
             land(arriving(&spool, Some(spool.written()), checked.clone()));
         }
         let (folder, ask, ledger) = (self.members[member].folder.clone(), fetch.ask.clone(), self.ledger.clone());
-        stored(
-            tokio::task::spawn_blocking(move || {
+        self.stored(
+            &tokio::task::spawn_blocking(move || {
                 let named = folder.commit(&ask, spool)?;
                 note(&ledger, &folder, &ask, checked, named)
             })
@@ -258,7 +259,7 @@ impl Gateway {
                 _ => Ok(()),
             }
         });
-        stored(keeping.await);
+        self.stored(&keeping.await);
     }
 }
 
@@ -276,10 +277,15 @@ pub(super) fn note(
     }
 }
 
-pub(super) fn stored(result: Result<Result<(), StoreError>, tokio::task::JoinError>) {
-    match result {
-        Ok(Ok(())) => {}
-        Ok(Err(e)) => tracing::error!(error = %e, "an answer could not be kept in the cache"),
-        Err(e) => tracing::error!(error = %e, "storing an answer broke down"),
+impl Gateway {
+    /// Takes note of what came of storing an answer. Its askers have it already; a disk that fails costs only the next fetch.
+    pub(super) fn stored(&self, result: &Result<Result<(), StoreError>, tokio::task::JoinError>) {
+        let failed: &dyn std::fmt::Display = match result {
+            Ok(Ok(())) => return,
+            Ok(Err(e)) => e,
+            Err(e) => e,
+        };
+        self.unstored.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(error = %failed, "an answer could not be kept in the cache");
     }
 }

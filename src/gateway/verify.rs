@@ -25,6 +25,8 @@ use crate::upstream::UpstreamError;
 pub const TOOLCHAIN: &str = "golang.org/toolchain";
 /// The folder of noted sums, beside the upstreams' folders.
 pub const SUMS: &str = ".sums";
+/// The longest word on what a sum rests on.
+const MAX_WORD: usize = 256;
 /// The largest note of a sum.
 const MAX_NOTE: u64 = 4096;
 
@@ -84,7 +86,11 @@ impl Note {
     pub fn parse(note: &[u8]) -> Option<Self> {
         let mut fields = std::str::from_utf8(note).ok()?.strip_suffix('\n')?.splitn(4, ' ');
         let (sum, file) = (Sum::parse(fields.next()?)?, fields.next()?);
-        let (kind, what) = (fields.next()?, fields.next()?.into());
+        let (kind, what) = (fields.next()?, fields.next()?);
+        if what.len() > MAX_WORD || what.contains(char::is_control) {
+            return None;
+        }
+        let what = what.into();
         let standing = match kind {
             "proven" => Standing::Proven(what),
             "seen" => Standing::Seen(what),

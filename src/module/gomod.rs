@@ -40,8 +40,19 @@ pub struct GoMod {
     pub retracted: Vec<(String, String)>,
     /// The modules that it requires, with their versions. The texts need not be valid paths.
     pub required: Vec<(String, String)>,
-    /// The modules that stand in for others. That counts in the main module alone.
-    pub replacements: Vec<(String, String)>,
+    /// What stands in for required modules. That counts in the main module alone.
+    pub replacements: Vec<Replacement>,
+}
+
+/// One replacement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replacement {
+    /// The module that is replaced.
+    pub module: String,
+    /// Its version, where only that is.
+    pub version: Option<String>,
+    /// The module and version that stand in; none for a folder.
+    pub by: Option<(String, String)>,
 }
 
 impl GoMod {
@@ -121,12 +132,27 @@ impl Reader {
             ("ignore", [path]) => drop(unquoted(path)?),
             ("go" | "module" | "require" | "ignore", _) => return None,
             ("retract", arguments) => self.found.retracted.extend(interval(arguments)),
-            ("replace", [.., arrow, path, version]) if arrow == "=>" => {
-                self.found.replacements.extend(unquoted(path).zip(unquoted(version).and_then(|v| canonical_module(&v))));
-            }
+            ("replace", arguments) => self.found.replacements.extend(replacement(arguments)),
             _ => {}
         }
         Some(())
+    }
+}
+
+/// `old => ./folder`, `old => new v1.0.0`, or either with a version of the old; anything else replaces nothing.
+fn replacement(arguments: &[String]) -> Option<Replacement> {
+    let arrow = arguments.iter().position(|argument| argument == "=>")?;
+    let (old, new) = (&arguments[..arrow], &arguments[arrow + 1..]);
+    let version = |text: &String| canonical_module(&unquoted(text)?);
+    let by = match new {
+        [_folder] => None,
+        [path, text] => Some((unquoted(path)?, version(text)?)),
+        _ => return None,
+    };
+    match old {
+        [path] => Some(Replacement { module: unquoted(path)?, version: None, by }),
+        [path, text] => Some(Replacement { module: unquoted(path)?, version: Some(version(text)?), by }),
+        _ => None,
     }
 }
 

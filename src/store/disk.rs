@@ -129,11 +129,14 @@ impl Drop for DiskStore {
     }
 }
 
-/// Makes and locks the file that tells that a temporary folder is in use.
+/// Makes and locks the file that tells that a temporary folder is in use. It gets its name when it is locked: whoever sweeps would
+/// take one that nobody holds for left over.
+#[expect(clippy::disallowed_methods, reason = "a lock gets its name when it is held")]
 fn lock_folder(temp: &Path) -> Result<File, StoreError> {
-    let lock = temp.join("lock");
-    let file = File::create_new(&lock).map_err(|e| StoreError::new("write in the cache folder", &lock, e))?;
-    file.try_lock().map_err(|e| StoreError::new("lock", &lock, e.into()))?;
+    let (made, lock) = (temp.join("lock.new"), temp.join("lock"));
+    let file = File::create_new(&made).map_err(|e| StoreError::new("write in the cache folder", &made, e))?;
+    file.try_lock().map_err(|e| StoreError::new("lock", &made, e.into()))?;
+    fs::rename(&made, &lock).map_err(|e| StoreError::new("write in the cache folder", &lock, e))?;
     Ok(file)
 }
 
@@ -319,20 +322,22 @@ impl Folder {
         }
     }
 
+    /// Sets the time at which a list was asked for.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn date(&self, ask: &Ask, time: SystemTime) -> Result<(), StoreError> {
+        let path = self.path(ask);
+        let set = File::options().append(true).open(&path).and_then(|f| f.set_modified(time));
+        set.map_err(|e| StoreError::new("set the time of", &path, e))
+    }
+
     /// Renews a list's, a query's or `@latest`'s time without writing it again: it was asked just now and is the same.
     ///
     /// # Errors
     /// What the disk says.
     pub fn confirm(&self, ask: &Ask) -> Result<(), StoreError> {
-        let path = self.path(ask);
-        if !self.is_writable() {
-            return Ok(());
-        }
-        File::options()
-            .append(true)
-            .open(&path)
-            .and_then(|f| f.set_modified(SystemTime::now()))
-            .map_err(|e| StoreError::new("renew the time of", &path, e))
+        if self.is_writable() { self.date(ask, SystemTime::now()) } else { Ok(()) }
     }
 }
 

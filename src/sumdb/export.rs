@@ -59,27 +59,29 @@ impl Database {
         Ok((files, unknown))
     }
 
-    /// Proves all look-ups that are kept once more, by what is kept. Those that prove nothing are removed. How many are good, and how
-    /// many were not.
-    pub async fn check_kept(self: &Arc<Self>) -> (usize, usize) {
+    /// Proves all look-ups that are kept once more, by what is kept; with `repair`, what that does not prove is asked for again. How
+    /// many are good, and what is wrong with the others.
+    pub async fn check_kept(self: &Arc<Self>, repair: bool) -> (usize, Vec<(String, SumdbError)>) {
         let root = self.shelf.root().join("lookup");
         let listed = {
             let root = root.clone();
             tokio::task::spawn_blocking(move || evict::files(&root)).await
         };
         let files = listed.ok().and_then(Result::ok).unwrap_or_default();
-        let (mut good, mut bad) = (0, 0);
+        let (mut good, mut bad) = (0, Vec::new());
         for file in files {
             let name = file.strip_prefix(&root).ok().and_then(|name| name.to_str()).unwrap_or_default();
-            let proven = match version_of(name) {
-                Some(version) => self.look_up(&version, true).await.is_ok(),
-                None => false,
+            let Some(version) = version_of(name) else {
+                bad.push((name.to_owned(), SumdbError::refused("not the name of a look-up".into())));
+                continue;
             };
-            if proven {
-                good += 1;
-            } else {
-                bad += 1;
-                self.shelf.remove(&format!("lookup/{name}"));
+            let mut looked = self.look_up(&version, true).await;
+            if looked.is_err() && repair {
+                looked = self.look_up(&version, false).await;
+            }
+            match looked {
+                Ok(_) => good += 1,
+                Err(e) => bad.push((name.to_owned(), e)),
             }
         }
         (good, bad)

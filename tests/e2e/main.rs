@@ -4,6 +4,7 @@
 //! fails.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
+mod bundle;
 mod cachefolder;
 mod daemons;
 mod goegress;

@@ -50,6 +50,11 @@ impl Namespace {
         &self.host
     }
 
+    /// The address inside.
+    pub(crate) fn inner(&self) -> &str {
+        &self.inner
+    }
+
     /// A link takes a moment to come up.
     fn wait_for_the_link(&self) {
         let listener = TcpListener::bind((self.host.as_str(), 0)).unwrap();
@@ -63,7 +68,7 @@ impl Namespace {
     }
 
     /// A command that runs inside with these variables and no others.
-    fn command(&self, program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+    pub(crate) fn command(&self, program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
         let mut command = as_root(helpers::program("ip"));
         command.args(["netns", "exec", &self.name, "env", "-i"]);
         for name in ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"] {
