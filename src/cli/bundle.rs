@@ -17,11 +17,11 @@ use tempfile::NamedTempFile;
 
 use super::wanted::{Fetched, Wanted};
 use super::warm::{at_once, fetch};
-use super::{CliError, Names, out, start_logging, warn};
+use super::{CliError, Names, out, start_logging_trouble, warn};
 use crate::assemble::Foundation;
 use crate::base::Call;
 use crate::base::units::show_size;
-use crate::config::{Config, Log};
+use crate::config::Config;
 use crate::gateway::stock::{Taken, Untaken};
 use crate::gateway::verify::{Checked, Note, Standing, TOOLCHAIN};
 use crate::gateway::{Content, Gateway};
@@ -52,7 +52,7 @@ const PIECE: usize = 256 << 10;
 pub(super) fn export(config: Option<&Path>, names: &Names, output: &Path) -> Result<(), CliError> {
     let config = Config::load(config)?;
     warn(&config);
-    let _guard = start_logging(&Log { filter: "warn".into(), ..config.log.clone() });
+    let _guard = start_logging_trouble(&config.log);
     let wanted = Wanted::read(names)?;
     let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let temp = NamedTempFile::new_in(folder);
@@ -147,7 +147,7 @@ fn append_file(tar: &mut Builder<impl io::Write>, name: &str, file: &File, lengt
 pub(super) fn import(config: Option<&Path>, bundle: &Path, upstream: Option<&str>) -> Result<(), CliError> {
     let config = Config::load(config)?;
     warn(&config);
-    let _guard = start_logging(&Log { filter: "warn".into(), ..config.log.clone() });
+    let _guard = start_logging_trouble(&config.log);
     let foundation = Foundation::lay(&config)?;
     let gateway = foundation.gateway(&config)?;
     if let Some(name) = upstream.filter(|name| !gateway.members().iter().any(|m| *m.name == **name)) {

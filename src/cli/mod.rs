@@ -190,6 +190,11 @@ fn warn(config: &Config) {
     }
 }
 
+/// Has a command say what goes wrong on its way, and no more.
+fn start_logging_trouble(log: &Log) -> tracing_appender::non_blocking::WorkerGuard {
+    start_logging(&Log { filter: "warn".into(), ..log.clone() })
+}
+
 /// Starts logging to standard error, without making a request wait for it: when lines come faster than they can be written,
 /// some are dropped. The guard writes what is left when it goes.
 fn start_logging(log: &Log) -> tracing_appender::non_blocking::WorkerGuard {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
-use super::{CliError, out, start_logging};
+use super::{CliError, out, start_logging_trouble};
 use crate::assemble::Foundation;
-use crate::config::{Config, Log};
+use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::gateway::stock::Examined;
 use crate::gateway::verify::Standing;
@@ -24,7 +24,7 @@ struct Count {
 
 pub(super) fn run(config: Option<&Path>, repair: bool, forget: &[String]) -> Result<(), CliError> {
     let config = Config::load(config)?;
-    let _guard = start_logging(&Log { filter: "warn".into(), ..config.log.clone() });
+    let _guard = start_logging_trouble(&config.log);
     let foundation = Foundation::lay(&config)?;
     let gateway = foundation.gateway(&config)?;
     let done = if forget.is_empty() {

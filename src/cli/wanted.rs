@@ -13,7 +13,6 @@ use crate::base::Call;
 use crate::gateway::{CacheStatus, Content, Gateway, GatewayError, Outcome};
 use crate::module::gomod::{GoMod, Replacement};
 use crate::module::{Ask, Info, ModulePath, ModuleVersion, Query, Version};
-use crate::store::Progress;
 
 /// The largest file of names that is read.
 const MAX_FILE: u64 = 64 << 20;
@@ -258,14 +257,10 @@ async fn whole(content: Content) -> Result<(u64, Option<bytes::Bytes>), String> 
     match content {
         Content::Bytes(bytes) => Ok((bytes.len() as u64, Some(bytes))),
         Content::File { length, .. } => Ok((length, None)),
-        Content::Growing { mut reader, .. } => {
-            let ended = reader.progress.wait_for(|p| !matches!(p, Progress::Growing(_))).await.map(|p| p.clone());
-            match ended {
-                Ok(Progress::Whole(length)) => Ok((length, None)),
-                Ok(Progress::Failed(why)) => Err(why.to_string()),
-                Ok(Progress::Growing(_)) | Err(_) => Err("broken off".into()),
-            }
-        }
+        Content::Growing { mut reader, .. } => match reader.ended().await {
+            Ok(length) => Ok((length, None)),
+            Err(why) => Err(why.to_string()),
+        },
     }
 }
 

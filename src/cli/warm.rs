@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::wanted::{Fetched, Wanted};
-use super::{CliError, Names, out, start_logging, warn};
+use super::{CliError, Names, out, start_logging_trouble, warn};
 use crate::assemble::Foundation;
 use crate::base::units::show_size;
-use crate::config::{Config, Log};
+use crate::config::Config;
 use crate::gateway::Gateway;
 
 /// How long the last answers may take to be stored.
@@ -17,7 +17,7 @@ const SETTLE: Duration = Duration::from_secs(60);
 pub(super) fn run(config: Option<&Path>, names: &Names) -> Result<(), CliError> {
     let config = Config::load(config)?;
     warn(&config);
-    let _guard = start_logging(&Log { filter: "warn".into(), ..config.log.clone() });
+    let _guard = start_logging_trouble(&config.log);
     let wanted = Wanted::read(names)?;
     let foundation = Foundation::lay(&config)?;
     let gateway = foundation.gateway(&config)?;

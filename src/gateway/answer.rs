@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::{GatewayError, Trail};
-use crate::store::{Progress, SpoolReader};
+use crate::store::SpoolReader;
 
 /// The bytes of an answer, wherever they are.
 #[derive(Debug, Clone)]
@@ -36,9 +36,8 @@ impl Content {
     pub async fn with_length(self) -> Self {
         match self {
             Self::Growing { mut reader, length: None } => {
-                let ended = reader.progress.wait_for(|p| !matches!(p, Progress::Growing(_))).await.map(|p| p.clone());
                 // Of one that failed the reader says so.
-                let length = if let Ok(Progress::Whole(length)) = ended { Some(length) } else { None };
+                let length = reader.ended().await.ok();
                 Self::Growing { reader, length }
             }
             known => known,

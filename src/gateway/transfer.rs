@@ -261,6 +261,17 @@ impl Gateway {
         });
         self.stored(&keeping.await);
     }
+
+    /// Takes note of what came of storing an answer. Its askers have it already; a disk that fails costs only the next fetch.
+    pub(super) fn stored(&self, result: &Result<Result<(), StoreError>, tokio::task::JoinError>) {
+        let failed: &dyn std::fmt::Display = match result {
+            Ok(Ok(())) => return,
+            Ok(Err(e)) => e,
+            Err(e) => e,
+        };
+        self.unstored.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(error = %failed, "an answer could not be kept in the cache");
+    }
 }
 
 /// Notes what the sum of a file rests on that has just got its name. Of one that was there already its own note speaks.
@@ -274,18 +285,5 @@ pub(super) fn note(
     match (checked, named) {
         (Some(checked), file @ Some(_)) => ledger.write(folder.name(), ask, &Note { checked, file }),
         _ => Ok(()),
-    }
-}
-
-impl Gateway {
-    /// Takes note of what came of storing an answer. Its askers have it already; a disk that fails costs only the next fetch.
-    pub(super) fn stored(&self, result: &Result<Result<(), StoreError>, tokio::task::JoinError>) {
-        let failed: &dyn std::fmt::Display = match result {
-            Ok(Ok(())) => return,
-            Ok(Err(e)) => e,
-            Err(e) => e,
-        };
-        self.unstored.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(error = %failed, "an answer could not be kept in the cache");
     }
 }

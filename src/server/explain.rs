@@ -14,7 +14,6 @@ use crate::base::units::show_elapsed;
 use crate::gateway::{Content, Gateway, Outcome};
 use crate::module::{Ask, Malformed, ModulePath, ModuleVersion, Query, Version};
 use crate::route::{Plan, Verify};
-use crate::store::Progress;
 
 /// An explanation.
 #[derive(Debug, Clone, Serialize)]
@@ -155,14 +154,10 @@ async fn found(content: Content) -> String {
             _ => format!("{} bytes", bytes.len()),
         },
         Content::File { length, .. } => format!("{length} bytes"),
-        Content::Growing { mut reader, .. } => {
-            let ended = reader.progress.wait_for(|p| !matches!(p, Progress::Growing(_))).await.map(|p| p.clone());
-            match ended {
-                Ok(Progress::Whole(length)) => format!("{length} bytes"),
-                Ok(Progress::Failed(reason)) => format!("broken off: {reason}"),
-                Ok(Progress::Growing(_)) | Err(_) => "broken off".to_owned(),
-            }
-        }
+        Content::Growing { mut reader, .. } => match reader.ended().await {
+            Ok(length) => format!("{length} bytes"),
+            Err(reason) => format!("broken off: {reason}"),
+        },
     }
 }
 

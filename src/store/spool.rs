@@ -198,6 +198,19 @@ pub struct SpoolReader {
 }
 
 impl SpoolReader {
+    /// Waits for the end of the file, and says how long it is then.
+    ///
+    /// # Errors
+    /// The reason of a failed fetch.
+    pub async fn ended(&mut self) -> Result<u64, Arc<str>> {
+        let ended = self.progress.wait_for(|p| !matches!(p, Progress::Growing(_))).await.map(|p| p.clone());
+        match ended {
+            Ok(Progress::Whole(length)) => Ok(length),
+            Ok(Progress::Failed(reason)) => Err(reason),
+            Ok(Progress::Growing(_)) | Err(_) => Err("the fetch was abandoned".into()),
+        }
+    }
+
     /// Waits until there is something to read at `offset`, or the end.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::record::Record;
 use super::tree::{self, Coord};
-use super::{Database, MAX_LOOKUP, SumdbError, lookup_path};
+use super::{Database, MAX_LOOKUP, SumdbError, lookup_path, tile};
 use crate::module::escape::unescape;
 use crate::module::{ModulePath, ModuleVersion, Version};
 use crate::store::evict;
@@ -51,7 +51,7 @@ impl Database {
         wanted.dedup();
         let proof = self.tiles.prove(&newest.head, &wanted, &self.sources).await?;
         self.tiles.keep(&proof).await;
-        files.extend(proof.tiles.into_iter().map(|(tile, bytes)| (tile.path(bytes.len() as u64 / 32), bytes)));
+        files.extend(proof.tiles.into_iter().map(|(tile, bytes)| (tile.path(tile::width_of(&bytes)), bytes)));
         files.push(("latest".into(), newest.note));
         sizes.insert(newest.head.size);
         let sizes = sizes.iter().fold(String::new(), |text, size| format!("{text}{size}\n"));

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::note::{self, Verifier};
 use super::source::Source;
+use super::tile;
 use super::tiles::{Proof, Tiles};
 use super::tree::{Head, parts, root_of};
 use super::{OpenError, SumdbError};
@@ -226,7 +227,7 @@ fn misbehaviour(older: &Head, proof: &Proof) -> String {
     let root = root_of(&proof.hashes);
     let mut text = format!("\nthe first {} records of the newer tree have the hash {root}, by these tiles of it:\n\n", older.size);
     for (tile, bytes) in &proof.tiles {
-        text.extend([tile.path(bytes.len() as u64 / 32).as_str(), " ", &BASE64.encode(bytes), "\n"]);
+        text.extend([tile.path(tile::width_of(bytes)).as_str(), " ", &BASE64.encode(bytes), "\n"]);
     }
     text
 }

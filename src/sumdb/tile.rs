@@ -118,6 +118,11 @@ impl fmt::Display for Named {
     }
 }
 
+/// How many hashes a tile's bytes are.
+pub fn width_of(bytes: &[u8]) -> u64 {
+    (bytes.len() / HASH_BYTES) as u64
+}
+
 /// Whether so many bytes are a tile of this width.
 pub fn is_whole(bytes: &[u8], width: u64) -> bool {
     bytes.len() as u64 == width * HASH_BYTES as u64

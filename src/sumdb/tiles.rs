@@ -93,7 +93,7 @@ impl Tiles {
         let shelf = self.shelf.clone();
         let keep = move || {
             for (tile, bytes) in fresh {
-                let width = bytes.len() as u64 / 32;
+                let width = tile::width_of(&bytes);
                 // What was not kept is fetched again.
                 if let Err(e) = shelf.write(&tile.path(width), &bytes, Durable::No) {
                     tracing::warn!(error = %e, "a tile of the checksum database cannot be kept");
