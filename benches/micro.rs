@@ -72,8 +72,11 @@ mod ask {
 mod route {
     use super::{Bencher, Fallback, ListMode, PartialRule, Pattern, Route, RouteTable, black_box, module, sure};
 
-    fn route(pattern: &str) -> Route {
+    fn route(id: usize, pattern: &str) -> Route {
         Route {
+            id,
+            key: format!("routes[{id}]").into(),
+            public: true,
             patterns: sure(Pattern::parse_list(pattern)),
             steps: Vec::new(),
             fallback: Fallback::NotFound,
@@ -86,13 +89,13 @@ mod route {
 
     /// Thirty routes of two patterns each, the last of which takes everything.
     fn table() -> RouteTable {
-        let teams = (0..29).map(|n| route(&format!("git{n}.corp.example/team*,*.team{n}.example")));
-        RouteTable::new(teams.chain([route("*")]).collect())
+        let teams = (0..29).map(|n| route(n, &format!("git{n}.corp.example/team*,*.team{n}.example")));
+        RouteTable::new(teams.chain([route(29, "*")]).collect())
     }
 
     fn plan(bencher: Bencher, path: &str, hit: usize) {
         let (table, path) = (table(), module(path));
-        assert_eq!(table.plan(&path).map(|p| p.index), Some(hit));
+        assert_eq!(table.plan(&path).map(|p| p.route.id), Ok(hit));
         bencher.bench_local(|| table.plan(black_box(&path)));
     }
 

@@ -5,10 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::{Handle, Runtime};
 
+use crate::access::jwt::{Issuer, Keys};
+use crate::access::{self, Access, NoRandomness};
 use crate::config::{self as settings, Config, UpstreamKind, Via};
 use crate::egress::{Egress, EgressHandle, EgressStartError, Policy, TlsError};
 use crate::gateway::{Gateway, Member, Trust};
-use crate::server::Site;
+use crate::server::limits::Limiters;
+use crate::server::tls::Tls;
+use crate::server::{self, Entrance, Site};
 use crate::store::{DiskStore, Folder, Shelf, StoreError};
 use crate::sumdb::{Database, OpenError, Source};
 use crate::upstream::Upstream;
@@ -27,6 +31,15 @@ pub struct Foundation {
     /// The upstreams of the configuration that is in force, with their settings. One whose settings a reload leaves as they are
     /// stays itself: its connections, its limits' counts and its breaker's state go on.
     upstreams: Mutex<Vec<Made>>,
+    /// The same of who people are, which has been found out at some cost, and of how much they asked.
+    people: Mutex<Option<People>>,
+}
+
+/// What is known of people that a reload which does not touch it leaves alone.
+#[derive(Clone)]
+struct People {
+    access: Arc<Access>,
+    limits: Arc<Limiters>,
 }
 
 /// An upstream that was made of its settings, and its way out, where it has one of its own.
@@ -49,6 +62,15 @@ pub enum StartError {
     /// TLS to an upstream cannot be set up.
     #[error("upstreams.{0}: {1}")]
     Upstream(String, TlsError),
+    /// TLS to an issuer's server cannot be set up.
+    #[error("auth.issuers.{0}: {1}")]
+    Issuer(String, TlsError),
+    /// TLS at the listener cannot be set up.
+    #[error("server.tls: {0}")]
+    Tls(server::tls::TlsError),
+    /// Nobody can be told apart.
+    #[error(transparent)]
+    Access(#[from] NoRandomness),
     /// A checksum database cannot be taken up.
     #[error("checksum database {0}: {1}")]
     Database(String, OpenError),
@@ -82,7 +104,7 @@ impl Foundation {
             .build()
             .map_err(StartError::Threads)?;
         let (egress, store) = (Egress::start(EGRESS_THREADS)?, DiskStore::open(&config.cache.dir)?);
-        Ok(Self { egress, store, runtime, upstreams: Mutex::default() })
+        Ok(Self { egress, store, runtime, upstreams: Mutex::default(), people: Mutex::default() })
     }
 
     /// Builds a gateway.
@@ -98,10 +120,10 @@ impl Foundation {
         let made = made.collect::<Result<Vec<_>, StartError>>()?;
         let members = made.iter().map(|made| self.member(&made.settings, Arc::clone(&made.upstream))).collect();
         let databases = config.databases.iter().map(|database| self.database(database, &made)).collect::<Result<_, _>>()?;
-        let trust = Trust { databases, no_sumdb: config.no_sumdb.clone(), policy: config.policy.clone() };
+        let trust = Trust { databases, no_sumdb: config.no_sumdb.clone() };
         *kept = made;
         let (store, runtime) = (Arc::clone(&self.store), self.runtime.handle().clone());
-        Ok(Gateway::new(config.gateway, config.routes.clone(), members, trust, store, runtime))
+        Ok(Gateway::new(config.gateway, config.teams.clone(), members, trust, store, runtime))
     }
 
     /// Takes a checksum database up where it was left.
@@ -126,12 +148,42 @@ impl Foundation {
         self.open(settings, sources)
     }
 
-    /// Builds a gateway and its memory.
+    /// Builds a gateway, its memory, and who may ask it.
     ///
     /// # Errors
-    /// An upstream that cannot be set up.
+    /// An upstream, or TLS, that cannot be set up.
     pub fn site(&self, config: &Config) -> Result<Site, StartError> {
-        Ok(Site::new(self.gateway(config)?, config.cache.memory, config.vanity.clone()))
+        let gateway = self.gateway(config)?;
+        let tls = config.server.tls.as_ref().map(Tls::new).transpose().map_err(StartError::Tls)?.map(Arc::new);
+        let People { access, limits } = self.people(config)?;
+        let entrance = Entrance { doors: config.doors.clone(), access, limits, tls };
+        Ok(Site::new(gateway, entrance, config.cache.memory, config.vanity.clone()))
+    }
+
+    fn people(&self, config: &Config) -> Result<People, StartError> {
+        let mut kept = self.people.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = kept.as_ref();
+        let access = match before.map(|people| &people.access).filter(|access| *access.settings() == config.access) {
+            Some(access) => Arc::clone(access),
+            None => self.access(&config.access)?,
+        };
+        let limits = match before.map(|people| &people.limits).filter(|limits| limits.is_for(&config.limits)) {
+            Some(limits) => Arc::clone(limits),
+            None => Arc::new(Limiters::new(&config.limits)),
+        };
+        Ok(kept.insert(People { access, limits }).clone())
+    }
+
+    fn access(&self, settings: &access::Settings) -> Result<Arc<Access>, StartError> {
+        let way = |issuer: &Issuer| match &issuer.keys {
+            Keys::Set(_) => Ok(None),
+            Keys::Server(_, policy, _) => {
+                let way = self.egress.upstream(issuer.name.as_str().into(), (**policy).clone());
+                way.map(Some).map_err(|e| StartError::Issuer(issuer.name.clone(), e))
+            }
+        };
+        let ways = settings.issuers.iter().map(way).collect::<Result<Vec<_>, StartError>>()?;
+        Ok(Access::new(settings.clone(), ways, self.runtime.handle().clone())?)
     }
 
     /// The shelf of a database's files below a folder.

@@ -11,19 +11,22 @@
 //!
 //! ```text
 //! 10 cli        one file a command: serve (signals, reload, upkeep), check, explain, warm, bundle (export, import), verify, gc,
-//!               connect; wanted (which modules a person names); mod.rs is clap
+//!               connect, hash_password; wanted (which modules a person names), watch (files that change); mod.rs is clap
 //! 9  assemble   Config -> Gateway: the one place where the parts meet
-//! 8  config     load (figment's layers) -> read (every error, with file, line, key) -> check, egress, vcs, vanity, trust ->
-//!               Config; go_env (the machine's Go settings)
-//! 7  server     mod.rs: the listener and the way of a request; connection (sendfile), body, respond (headers, ranges), error
-//!               (the one status table), observe (the request line), vanity (go-import pages), admin and explain (/-/...)
-//! 6  gateway    mod.rs: Gateway::answer, readable top to bottom; chain (what never changes), copies (what does), turns (one
-//!               upstream after the other, or side by side where one is late), transfer (what came, on its way), verify (what
-//!               it has to be), permit (policy at work), trail (the decision record); pure: freshness, list, policy, error
+//! 8  config     load (figment's layers) -> read (every error, with file, line, key) -> check, server, egress, vcs, vanity, trust,
+//!               auth, team, audience (who could see what is not theirs) -> Config; go_env (the machine's Go settings)
+//! 7  server     mod.rs: the listeners and the way of a request; tls, connection (HTTP/1, sendfile), h2, body, respond (headers,
+//!               ranges), identify (request -> team), limits, error (the one status table), observe (the request line),
+//!               audit, vanity (go-import pages), admin and explain (/-/...)
+//! 6  gateway    mod.rs: Gateway::answer, readable top to bottom; team (routes and policy of who asks), chain (what never
+//!               changes), copies (what does), turns (one upstream after the other, or side by side where one is late),
+//!               transfer (what came, on its way), verify (what it has to be), permit (policy at work), trail (the decision
+//!               record); pure: freshness, list, policy, error
 //! 5  upstream   mod.rs: the trait; goproxy, vcs, directory, offline; guard (circuit breaker); error (the closed classes)
 //! 4  vcs        resolve (path -> repository: rules, hosts, meta), git (mirror, refs), remote (what git is told), revision (query
 //!               -> commit and version), place (the module in it), tree (its zip), origin, foreign (other systems, by the go
 //!               command), mirrors (upkeep)
+//! 4  access     who asks: htpasswd, token, jwt and keys (issuers' tokens), certificate; mod.rs remembers; patience (failures)
 //! 4  sumdb      checksum databases: mod.rs (asked and proven), heads (the kept head), tiles, source (who is asked), ask (URL ->
 //!               SumdbAsk); pure: note, record, tree, tile
 //! 3  process    other programs: their time, output and end
@@ -41,8 +44,9 @@
 //!
 //! # The way of a request
 //!
-//! A request meets the memory of ready answers first ([`server`]), by its path as it came. Otherwise its path becomes an
-//! [`module::Ask`], and [`gateway::Gateway::answer`] plans the route, looks into the folders of the plan's upstreams, and if
+//! Who sends a request ([`access`]) and where it is addressed to decide which team it is of. Then it meets the memory of that
+//! team's ready answers ([`server`]), by its path as it came. Otherwise its path becomes an [`module::Ask`], and
+//! [`gateway::Gateway::answer`] plans the route by the team's table, looks into the folders of the plan's upstreams, and if
 //! need be joins or starts a flight, which asks the upstreams in order. Values come back up: an [`gateway::Outcome`] holds
 //! the answer or refusal and the [`gateway::Trail`] that explain, log line and error body are made from.
 //!
@@ -51,6 +55,7 @@
 //! Workers serve and never wait for a disk, an upstream, or each other. Flights run on the gateway's own runtime, so that they
 //! outlive the request that began them. awc's clients, which cannot leave their thread, have egress threads of their own.
 
+pub mod access;
 pub mod assemble;
 pub mod base;
 pub mod cli;

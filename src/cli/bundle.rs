@@ -22,6 +22,7 @@ use crate::assemble::Foundation;
 use crate::base::Call;
 use crate::base::units::show_size;
 use crate::config::Config;
+use crate::gateway::Team;
 use crate::gateway::stock::{Taken, Untaken};
 use crate::gateway::verify::{Checked, Note, Standing, TOOLCHAIN};
 use crate::gateway::{Content, Gateway};
@@ -59,22 +60,23 @@ pub(super) fn export(config: Option<&Path>, names: &Names, output: &Path) -> Res
     let temp = temp.map_err(|e| CliError::Said(format!("cannot write in {}: {e}", folder.display())))?;
     let foundation = Foundation::lay(&config)?;
     let gateway = foundation.gateway(&config)?;
+    let team = super::team(&gateway, names.team.as_deref())?;
     let written = foundation.runtime().block_on(async {
         // What is missing would be missed where nobody can fetch it.
-        let fetched = fetch(&gateway, wanted, at_once(names, &config)).await?;
-        write(&gateway, &fetched, temp, output).await
+        let fetched = fetch(&gateway, team, wanted, at_once(names, &config)).await?;
+        write(&gateway, team, &fetched, temp, output).await
     });
     foundation.close();
     written
 }
 
 /// Writes the file beside its place, and names it when it is whole.
-async fn write(gateway: &Arc<Gateway>, fetched: &Fetched, temp: NamedTempFile, output: &Path) -> Result<(), CliError> {
+async fn write(gateway: &Arc<Gateway>, team: &Team, fetched: &Fetched, temp: NamedTempFile, output: &Path) -> Result<(), CliError> {
     let mut tar = Builder::new(BufWriter::new(temp));
     append(&mut tar, MARK.0, MARK.1.as_bytes())?;
     let versions: Vec<ModuleVersion> = fetched.parts.values().map(|(version, _)| version.clone()).collect();
     for database in &gateway.trust().databases {
-        let asked: Vec<_> = versions.iter().filter(|v| !gateway.is_fenced(&v.module)).cloned().collect();
+        let asked: Vec<_> = versions.iter().filter(|v| !gateway.is_fenced(team, &v.module)).cloned().collect();
         let (files, unknown) = database.export(&asked).await?;
         for (name, bytes) in files {
             append(&mut tar, &format!("sumdb/{}/{name}", database.name()), &bytes)?;
@@ -85,7 +87,7 @@ async fn write(gateway: &Arc<Gateway>, fetched: &Fetched, temp: NamedTempFile, o
     }
     let kept = Call { cached_only: true, ..Call::new() };
     for ask in fetched.parts.values().flat_map(|(_, asks)| asks) {
-        let checked = gateway.answer(ask, &kept).await.trail.checked;
+        let checked = gateway.answer(team, ask, &kept).await.trail.checked;
         if let Some(seen @ Checked { standing: Standing::Seen(_), .. }) = checked {
             let note = Note { checked: seen, file: None };
             append(&mut tar, &format!("sums/{}", ask.path()), note.to_string().as_bytes())?;
@@ -97,7 +99,7 @@ async fn write(gateway: &Arc<Gateway>, fetched: &Fetched, temp: NamedTempFile, o
             lists.entry(Ask::List(version.module.clone()).path()).or_default().push(version.version.to_string());
         }
         for ask in asks {
-            let answer = gateway.answer(ask, &kept).await.result.map_err(|e| CliError::Said(format!("{ask}: {e}")))?;
+            let answer = gateway.answer(team, ask, &kept).await.result.map_err(|e| CliError::Said(format!("{ask}: {e}")))?;
             let name = format!("download/{}", ask.path());
             match answer.content {
                 Content::Bytes(bytes) => append(&mut tar, &name, &bytes)?,

@@ -5,22 +5,32 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{CliError, out, warn};
+use crate::access::jwt::Issuer;
 use crate::assemble::Foundation;
 use crate::base::units::{show_elapsed, show_size};
 use crate::config::{Config, Origin, Upstream, UpstreamKind, Via};
 use crate::egress;
 use crate::egress::proxy::Proxy;
-use crate::gateway::Policy;
 use crate::gateway::policy::Entry;
+use crate::gateway::{Policy, Team};
 use crate::module::Pattern;
 use crate::route::{Fallback, GoesOn, ListMode, PartialRule, Route};
+use crate::server::limits::{Rate, TeamLimits};
 use crate::vcs;
 
 pub(super) fn run(file: Option<&Path>, probe: bool) -> Result<(), CliError> {
     let config = Config::load(file)?;
     warn(&config);
     let addresses = |list: &[std::net::SocketAddr]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    out(format_args!("serves      {}", addresses(&config.server.listen)));
+    let tls = match &config.server.tls {
+        None => "",
+        Some(tls) if tls.client_authorities.is_empty() => ", by TLS",
+        Some(_) => ", by TLS, which asks for client certificates",
+    };
+    out(format_args!("serves      {}{tls}", addresses(&config.server.listen)));
+    if !config.server.listen_plain.is_empty() {
+        out(format_args!("serves      {}, without TLS", addresses(&config.server.listen_plain)));
+    }
     out(format_args!(
         "admin       {}",
         if config.server.admin.is_empty() { "off".into() } else { addresses(&config.server.admin) }
@@ -34,7 +44,7 @@ pub(super) fn run(file: Option<&Path>, probe: bool) -> Result<(), CliError> {
         let private = if upstream.private { ", private" } else { "" };
         out(format_args!("upstream    {}: {}{private}", upstream.name, describe(upstream)));
     }
-    for (n, route) in config.routes.routes().iter().enumerate() {
+    for (n, route) in config.teams.iter().take(1).flat_map(|team| team.routes.own()).enumerate() {
         out(format_args!("route {n:<5} {}", describe_route(route, &config.upstreams)));
     }
     for database in &config.databases {
@@ -46,7 +56,11 @@ pub(super) fn run(file: Option<&Path>, probe: bool) -> Result<(), CliError> {
         let patterns: Vec<_> = config.no_sumdb.iter().map(Pattern::as_str).collect();
         out(format_args!("no sumdb    for {}", patterns.join(", ")));
     }
-    describe_policy(&config.policy);
+    describe_policy(&config.teams[0].policy);
+    describe_people(&config);
+    for (place, team) in config.teams.iter().enumerate().skip(1) {
+        describe_team(&config, place, team);
+    }
     if probe { run_probes(&config) } else { Ok(()) }
 }
 
@@ -139,17 +153,98 @@ fn describe_via(via: &Via, upstreams: &[Upstream]) -> String {
 }
 
 fn describe_policy(policy: &Policy) {
+    describe_policy_as("", policy);
+}
+
+fn describe_policy_as(indent: &str, policy: &Policy) {
+    let width = 11 - indent.len();
+    let say = |what: &str, text: String| out(format_args!("{indent}{what:<width$} {text}"));
     let entries = |entries: &[Entry]| entries.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if !policy.deny.is_empty() {
-        out(format_args!("denied      {}", entries(&policy.deny)));
+        say("denied", entries(&policy.deny));
     }
     if !policy.allow.is_empty() {
-        out(format_args!("allowed     {}, and nothing else", entries(&policy.allow)));
+        say("allowed", format!("{}, and nothing else", entries(&policy.allow)));
     }
     if !policy.min_age.is_zero() {
         let exempt: Vec<_> = policy.min_age_exempt.iter().map(Pattern::as_str).collect();
         let exempt = if exempt.is_empty() { String::new() } else { format!(", save those of {}", exempt.join(", ")) };
-        out(format_args!("age         versions at least {} old{exempt}", humantime::format_duration(policy.min_age)));
+        say("age", format!("versions at least {} old{exempt}", humantime::format_duration(policy.min_age)));
+    }
+}
+
+/// Who people are, how often they may ask, and what is written down.
+fn describe_people(config: &Config) {
+    let access = &config.access;
+    let mut ways = counted(access.users.len(), "user");
+    ways.extend(counted(access.tokens.len(), "token"));
+    ways.extend(access.issuers.iter().map(|issuer| format!("JWTs of {}", issuer.name)));
+    let asks = config.server.tls.as_ref().is_some_and(|tls| !tls.client_authorities.is_empty());
+    ways.extend(asks.then(|| "client certificates".to_owned()));
+    if !ways.is_empty() {
+        let anonymous = if config.doors.anonymous { "others come in too" } else { "nobody else comes in" };
+        out(format_args!("people      {}; {anonymous}", ways.join(", ")));
+    }
+    describe_limits("limits     ", &config.limits[0]);
+    if let Some(audit) = &config.audit {
+        let to = audit.file.as_ref().map_or_else(|| "standard output".to_owned(), |file| file.display().to_string());
+        out(format_args!("audit       {} to {to}", if audit.all { "everything" } else { "downloads" }));
+    }
+}
+
+fn counted(n: usize, what: &str) -> Vec<String> {
+    match n {
+        0 => Vec::new(),
+        1 => vec![format!("1 {what}")],
+        n => vec![format!("{n} {what}s")],
+    }
+}
+
+fn describe_limits(head: &str, limits: &TeamLimits) {
+    let said = |rate: &Rate, whom: &str| {
+        format!("{} requests in {} {whom} ({} at once)", rate.requests, humantime::format_duration(rate.per), rate.burst)
+    };
+    let each = limits.per_client.as_ref().map(|rate| said(rate, "each"));
+    let all = limits.all.as_ref().map(|rate| said(rate, "all together"));
+    let both: Vec<String> = each.into_iter().chain(all).collect();
+    if !both.is_empty() {
+        out(format_args!("{head} {}", both.join(", ")));
+    }
+}
+
+/// A team: who is of it, where it asks, and all that it may ask, in order.
+fn describe_team(config: &Config, place: usize, team: &Team) {
+    let door = &config.doors.teams[place];
+    let mut by: Vec<String> = door.prefix.iter().map(|prefix| format!("/{prefix}/")).collect();
+    by.extend(door.hosts.iter().cloned());
+    let access = &config.access;
+    let mut members = counted(access.users.iter().filter(|user| user.teams.contains(&place)).count(), "user");
+    members.extend(counted(access.tokens.iter().filter(|token| token.teams.contains(&place)).count(), "token"));
+    let of_issuer = |issuer: &&Issuer| issuer.teams.iter().any(|(_, team)| *team == place);
+    members.extend(access.issuers.iter().filter(of_issuer).map(|issuer| format!("JWTs of {}", issuer.name)));
+    members.extend(access.certificates.iter().any(|rule| rule.team == place).then(|| "client certificates".to_owned()));
+    let members = match (members.is_empty(), config.doors.anonymous) {
+        (false, _) => format!("members: {}", members.join(", ")),
+        (true, true) => "for whoever asks there".to_owned(),
+        (true, false) => "for whoever is known and asks there".to_owned(),
+    };
+    let at = if by.is_empty() { String::new() } else { format!(" at {};", by.join(", ")) };
+    out(format_args!("\nteam        {}:{at} {members}", team.label()));
+    for route in team.routes.routes() {
+        out(format_args!("  {:<9} {}", short(&route.key), describe_route(route, &config.upstreams)));
+    }
+    for fence in team.routes.private_patterns() {
+        out(format_args!("  fence     {fence}: nobody else asks a public upstream about it"));
+    }
+    describe_limits("  limits   ", &config.limits[place]);
+    describe_policy_as("  ", &team.policy);
+}
+
+/// Where a route of a team stands: its own by their number, the shared ones by theirs.
+fn short(key: &str) -> String {
+    match key.rsplit_once('.') {
+        Some((_, own)) => format!("own {}", own.trim_start_matches("routes")),
+        None => format!("all {}", key.trim_start_matches("routes")),
     }
 }
 

@@ -5,10 +5,12 @@ mod check;
 mod connect;
 mod explain;
 mod gc;
+mod hash_password;
 mod serve;
 mod verify;
 mod wanted;
 mod warm;
+mod watch;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -21,6 +23,7 @@ use tracing_subscriber::EnvFilter;
 use crate::assemble::StartError;
 use crate::config::load::CONFIG_VARIABLE;
 use crate::config::{Config, ConfigError, Log};
+use crate::gateway::{Gateway, Team};
 use crate::module::Malformed;
 use crate::server::ListenError;
 use crate::store::StoreError;
@@ -34,14 +37,27 @@ struct Cli {
     /// The configuration, a TOML file. Without one, the machine's Go settings name the upstreams.
     #[arg(long, short, global = true, env = CONFIG_VARIABLE, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    serve: ServeOptions,
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+/// How it is served.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+struct ServeOptions {
+    /// Read the configuration again whenever it changes, or a file with secrets or certificates that it names.
+    #[arg(long)]
+    watch: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve modules (the default).
-    Serve,
+    Serve {
+        #[command(flatten)]
+        options: ServeOptions,
+    },
     /// Check the configuration and print the effective routes.
     Check {
         /// Ask each upstream one harmless question, through its own way out.
@@ -53,9 +69,21 @@ enum Command {
         /// A module path, or one with a version or query: example.com/mod@v1.2.3, example.com/mod@main.
         #[arg(value_name = "MODULE[@VERSION]")]
         module: String,
+        /// As this team is answered, instead of everybody who is of none.
+        #[arg(long, value_name = "NAME")]
+        team: Option<String>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Hash a password, read from standard input or typed, for a file of users; or make a token for a file of tokens.
+    HashPassword {
+        /// The user whose line is printed; without one, the hash alone.
+        #[arg(value_name = "USER")]
+        user: Option<String>,
+        /// Make a token of this name instead: its text goes to standard error, once, and its line to standard output.
+        #[arg(long, value_name = "NAME", conflicts_with = "user")]
+        token: Option<String>,
     },
     /// Connect standard input and output to a server through a proxy: for ssh, as `ProxyCommand modgate connect %h %p`.
     Connect {
@@ -121,6 +149,9 @@ struct Names {
     /// A Go toolchain, such as go1.26.8.linux-amd64.
     #[arg(long, value_name = "NAME")]
     toolchain: Vec<String>,
+    /// As this team would ask, instead of everybody who is of none.
+    #[arg(long, value_name = "NAME")]
+    team: Option<String>,
     /// So many files are fetched at once.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: u16,
@@ -151,10 +182,15 @@ enum CliError {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let config = cli.config.as_deref();
-    let done = match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::run(config),
+    if cli.serve.watch && cli.command.is_some() {
+        err("modgate: --watch is for serving: modgate serve --watch");
+        return ExitCode::FAILURE;
+    }
+    let done = match cli.command.unwrap_or(Command::Serve { options: cli.serve }) {
+        Command::Serve { options } => serve::run(config, options.watch),
         Command::Check { probe } => check::run(config, probe),
-        Command::Explain { module, json } => explain::run(config, &module, json),
+        Command::Explain { module, team, json } => explain::run(config, &module, team.as_deref(), json),
+        Command::HashPassword { user, token } => hash_password::run(user.as_deref(), token.as_deref()),
         Command::Connect { host, port, proxy, ca_file } => connect::run(&host, port, proxy.as_deref(), ca_file.as_deref()),
         Command::Warm { names } => warm::run(config, &names),
         Command::Export { names, output } => bundle::export(config, &names, &output),
@@ -171,6 +207,14 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The team of this name; everybody where none is given.
+fn team<'g>(gateway: &'g Gateway, name: Option<&str>) -> Result<&'g Team, CliError> {
+    gateway.team(name).ok_or_else(|| {
+        let known: Vec<&str> = gateway.teams().iter().filter_map(|team| team.name.as_deref()).collect();
+        CliError::Said(format!("there is no team {:?} (there are: {})", name.unwrap_or_default(), known.join(", ")))
+    })
 }
 
 /// Writes a line to standard output. A reader that went away ends nothing.

@@ -8,11 +8,14 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
+use super::watch::changed;
 use super::{CliError, err, start_logging, warn};
 use crate::assemble::{Foundation, MIRRORS};
 use crate::base::units::show_size;
+use crate::config::read::Watch;
 use crate::config::{Config, Origin};
 use crate::gateway::Gateway;
+use crate::server::audit::Audit;
 use crate::server::{self, Listen, Role, Shared};
 use crate::store::DiskStore;
 use crate::store::evict::{self, EvictRule};
@@ -23,7 +26,7 @@ const UPKEEP: Duration = Duration::from_secs(30);
 /// How often it is counted anew, whatever was added meanwhile: files may come and go by other hands.
 const RECOUNT: Duration = Duration::from_secs(6 * 3600);
 
-pub(super) fn run(file: Option<&Path>) -> Result<(), CliError> {
+pub(super) fn run(file: Option<&Path>, watch: bool) -> Result<(), CliError> {
     let config = Config::load(file)?;
     warn(&config);
     let _guard = start_logging(&config.log);
@@ -31,50 +34,127 @@ pub(super) fn run(file: Option<&Path>) -> Result<(), CliError> {
     let foundation = Foundation::lay(&config)?;
     let shared = Shared::new(foundation.site(&config)?);
     let system = actix_rt::System::new();
-    let served = system.block_on(serve(file, config, &foundation, &shared));
+    let audit = config.audit.clone().map(Audit::start).transpose();
+    let (audit, writing) = audit.map_err(|e| CliError::Said(format!("audit.file: cannot be opened: {e}")))?.unzip();
+    shared.audit_by(audit.clone());
+    let serving = Serving { file, foundation: &foundation, shared: &shared, audit };
+    let served = system.block_on(serving.serve(config, watch));
     foundation.close();
+    shared.audit_by(None);
+    if let Some(writing) = writing {
+        writing.stop();
+    }
     served
 }
 
-async fn serve(file: Option<&Path>, config: Config, foundation: &Foundation, shared: &Arc<Shared>) -> Result<(), CliError> {
-    let grace = config.server.shutdown_grace;
-    let mut servers = Vec::new();
-    for listener in listeners(&config) {
-        servers.push(server::listen(&listener, shared)?);
-    }
-    let handles: Vec<_> = servers.iter().map(actix_server::Server::handle).collect();
-    let running: Vec<_> = servers.into_iter().map(|server| actix_rt::spawn(server)).collect();
-    greet(&config);
-    foundation.runtime().spawn(upkeep(Arc::clone(foundation.store()), Arc::clone(shared), config.cache.max_size));
-    foundation.runtime().spawn(remove_mirrors(foundation.store().root().join(MIRRORS), config.cache.mirror_ttl));
+/// What a reload touches.
+struct Serving<'a> {
+    file: Option<&'a Path>,
+    foundation: &'a Foundation,
+    shared: &'a Arc<Shared>,
+    audit: Option<Arc<Audit>>,
+}
 
-    let mut reload = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    loop {
-        tokio::select! {
-            _ = reload.recv() => read_again(file, &config, foundation, shared),
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+impl Serving<'_> {
+    async fn serve(&self, config: Config, watch: bool) -> Result<(), CliError> {
+        let Self { foundation, shared, .. } = *self;
+        let grace = config.server.shutdown_grace;
+        let mut servers = Vec::new();
+        for listener in listeners(&config) {
+            servers.push(server::listen(&listener, shared)?);
         }
+        let handles: Vec<_> = servers.iter().map(actix_server::Server::handle).collect();
+        let running: Vec<_> = servers.into_iter().map(|server| actix_rt::spawn(server)).collect();
+        greet(&config);
+        foundation.runtime().spawn(upkeep(Arc::clone(foundation.store()), Arc::clone(shared), config.cache.max_size));
+        foundation.runtime().spawn(remove_mirrors(foundation.store().root().join(MIRRORS), config.cache.mirror_ttl));
+
+        let mut reload = signal(SignalKind::hangup())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut files = config.files.clone();
+        loop {
+            let again = tokio::select! {
+                _ = reload.recv() => true,
+                () = changed(&mut files), if watch => true,
+                _ = terminate.recv() => false,
+                _ = interrupt.recv() => false,
+            };
+            if !again {
+                break;
+            }
+            if let Some(read) = self.read_again(&config) {
+                files = read;
+            }
+        }
+        tracing::info!(grace = ?grace, "stopping");
+        shared.stop();
+        let deadline = Instant::now() + grace;
+        let stop = async {
+            futures_util::future::join_all(handles.iter().map(|handle| handle.stop(true))).await;
+            futures_util::future::join_all(running).await;
+            settle(&shared.gateways(), deadline.saturating_duration_since(Instant::now())).await;
+        };
+        // A second signal, or the end of the grace, ends it at once.
+        tokio::select! {
+            () = stop => {}
+            () = tokio::time::sleep_until(deadline + Duration::from_secs(1)) => tracing::warn!("the grace is over; answers under way are broken off"),
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopped");
+        Ok(())
     }
-    tracing::info!(grace = ?grace, "stopping");
-    shared.stop();
-    let deadline = Instant::now() + grace;
-    let stop = async {
-        futures_util::future::join_all(handles.iter().map(|handle| handle.stop(true))).await;
-        futures_util::future::join_all(running).await;
-        settle(&shared.gateways(), deadline.saturating_duration_since(Instant::now())).await;
-    };
-    // A second signal, or the end of the grace, ends it at once.
-    tokio::select! {
-        () = stop => {}
-        () = tokio::time::sleep_until(deadline + Duration::from_secs(1)) => tracing::warn!("the grace is over; answers under way are broken off"),
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+
+    /// Reads the configuration again. A bad one changes nothing. Some keys are as the start had them. The files that it was read from;
+    /// none where it was bad.
+    fn read_again(&self, started: &Config) -> Option<Vec<Watch>> {
+        let config = match Config::load(self.file) {
+            Ok(config) => config,
+            Err(e) => {
+                for finding in &e.findings {
+                    tracing::error!(%finding, "the new configuration is bad; the old one stays");
+                }
+                return None;
+            }
+        };
+        if config.server.tls.is_none() && started.server.tls.is_some() {
+            tracing::error!("the new configuration has no server.tls, and the listener speaks TLS; the old one stays");
+            return None;
+        }
+        let site = match self.foundation.site(&config) {
+            Ok(site) => site,
+            Err(e) => {
+                tracing::error!(error = %e, "the new configuration cannot be used; the old one stays");
+                return None;
+            }
+        };
+        for warning in &config.warnings {
+            tracing::warn!(%warning, "configuration");
+        }
+        let fixed = [
+            ("server.listen", config.server.listen != started.server.listen),
+            ("server.listen_plain", config.server.listen_plain != started.server.listen_plain),
+            ("server.tls", config.server.tls.is_some() != started.server.tls.is_some()),
+            ("admin.listen", config.server.admin != started.server.admin),
+            ("server.workers", config.server.workers != started.server.workers),
+            ("server.shutdown_grace", config.server.shutdown_grace != started.server.shutdown_grace),
+            ("cache.dir", config.cache.dir != started.cache.dir),
+            ("cache.mirror_ttl", config.cache.mirror_ttl != started.cache.mirror_ttl),
+            ("cache.max_size", config.cache.max_size != started.cache.max_size),
+            ("log", config.log != started.log),
+            ("audit", config.audit.is_some() != started.audit.is_some()),
+        ];
+        for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
+            tracing::warn!(key, "a change of this key takes effect at the next start");
+        }
+        if let (Some(audit), Some(settings)) = (&self.audit, config.audit) {
+            audit.settle(settings);
+        }
+        self.shared.swap(site);
+        tracing::info!("the new configuration is in force");
+        Some(config.files)
     }
-    tracing::info!("stopped");
-    Ok(())
 }
 
 /// Lets the process have as many open files as the system allows it: connections and files being sent need one each.
@@ -89,18 +169,19 @@ fn raise_file_limit() {
 
 /// The listeners of a configuration. An address that both name serves both.
 fn listeners(config: &Config) -> Vec<Listen> {
-    let of = |addresses: Vec<SocketAddr>, role, workers| Listen { addresses, workers, grace: config.server.shutdown_grace, role };
-    let (both, proxy): (Vec<_>, Vec<_>) = config.server.listen.iter().copied().partition(|a| config.server.admin.contains(a));
-    let admin: Vec<SocketAddr> = config.server.admin.iter().filter(|a| !both.contains(a)).copied().collect();
-    let workers = config.server.workers;
-    [
-        of(proxy, Role { proxy: true, admin: false }, workers),
-        of(both, Role { proxy: true, admin: true }, workers),
-        of(admin, Role { proxy: false, admin: true }, Some(1)),
-    ]
-    .into_iter()
-    .filter(|listener| !listener.addresses.is_empty())
-    .collect()
+    let server = &config.server;
+    let of =
+        |addresses: Vec<SocketAddr>, role, tls, workers| Listen { addresses, workers, grace: server.shutdown_grace, role, tls };
+    let mut listeners = Vec::new();
+    for (addresses, tls) in [(&server.listen, server.tls.is_some()), (&server.listen_plain, false)] {
+        let (both, proxy): (Vec<_>, Vec<_>) = addresses.iter().copied().partition(|a| server.admin.contains(a));
+        listeners.push(of(proxy, Role { proxy: true, admin: false }, tls, server.workers));
+        listeners.push(of(both, Role { proxy: true, admin: true }, tls, server.workers));
+    }
+    let alone = |a: &&SocketAddr| !server.listen.contains(a) && !server.listen_plain.contains(a);
+    listeners.push(of(server.admin.iter().filter(alone).copied().collect(), Role { proxy: false, admin: true }, false, Some(1)));
+    listeners.retain(|listener| !listener.addresses.is_empty());
+    listeners
 }
 
 /// Says where it serves, and the line to copy.
@@ -110,47 +191,13 @@ fn greet(config: &Config) {
         err(format_args!("modgate: no upstreams configured; from this machine's Go settings: {}", names.join(", ")));
     }
     let listen = &config.server.listen;
-    tracing::info!(listen = ?listen, admin = ?config.server.admin, cache = %config.cache.dir.display(), "serving");
+    let scheme = if config.server.tls.is_some() { "https" } else { "http" };
+    tracing::info!(listen = ?listen, plain = ?config.server.listen_plain, tls = config.server.tls.is_some(), admin = ?config.server.admin, cache = %config.cache.dir.display(), "serving");
     if let Some(address) = listen.first() {
         let host = if address.ip().is_unspecified() { format!("THIS-HOST:{}", address.port()) } else { address.to_string() };
         err("modgate: ready. For the go command:");
-        err(format_args!("\n    go env -w GOPROXY=http://{host}\n"));
+        err(format_args!("\n    go env -w GOPROXY={scheme}://{host}\n"));
     }
-}
-
-/// Reads the configuration again. A bad one changes nothing. Some keys are as the start had them.
-fn read_again(file: Option<&Path>, started: &Config, foundation: &Foundation, shared: &Shared) {
-    let config = match Config::load(file) {
-        Ok(config) => config,
-        Err(e) => {
-            for finding in &e.findings {
-                tracing::error!(%finding, "the new configuration is bad; the old one stays");
-            }
-            return;
-        }
-    };
-    let site = match foundation.site(&config) {
-        Ok(site) => site,
-        Err(e) => return tracing::error!(error = %e, "the new configuration cannot be used; the old one stays"),
-    };
-    for warning in &config.warnings {
-        tracing::warn!(%warning, "configuration");
-    }
-    let fixed = [
-        ("server.listen", config.server.listen != started.server.listen),
-        ("admin.listen", config.server.admin != started.server.admin),
-        ("server.workers", config.server.workers != started.server.workers),
-        ("server.shutdown_grace", config.server.shutdown_grace != started.server.shutdown_grace),
-        ("cache.dir", config.cache.dir != started.cache.dir),
-        ("cache.mirror_ttl", config.cache.mirror_ttl != started.cache.mirror_ttl),
-        ("cache.max_size", config.cache.max_size != started.cache.max_size),
-        ("log", config.log != started.log),
-    ];
-    for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
-        tracing::warn!(key, "a change of this key takes effect at the next start");
-    }
-    shared.swap(site);
-    tracing::info!("the new configuration is in force");
 }
 
 /// Waits until no fetch is under way and all that came is stored; whether that came about.

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{CliError, Names, err};
 use crate::base::Call;
-use crate::gateway::{CacheStatus, Content, Gateway, GatewayError, Outcome};
+use crate::gateway::{CacheStatus, Content, Gateway, GatewayError, Outcome, Team};
 use crate::module::gomod::{GoMod, Replacement};
 use crate::module::{Ask, Info, ModulePath, ModuleVersion, Query, Version};
 
@@ -120,11 +120,12 @@ impl Wanted {
     }
 
     /// Brings it all into the cache, so many parts at once. What is there already is not fetched again.
-    pub(super) async fn fetch(self, gateway: &Arc<Gateway>, at_once: usize) -> Fetched {
+    pub(super) async fn fetch(self, gateway: &Arc<Gateway>, team: &Team, at_once: usize) -> Fetched {
         let bar = ProgressBar::no_length().with_style(
             ProgressStyle::with_template("{elapsed:>4} {wide_bar} {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar()),
         );
-        let mut fetching = Fetching { gateway, at_once, bar, call: Call::new(), done: HashSet::new(), result: Fetched::default() };
+        let mut fetching =
+            Fetching { gateway, team, at_once, bar, call: Call::new(), done: HashSet::new(), result: Fetched::default() };
         let Self { mut whole, go_mods, roots, queries, zips } = self;
         for json in fetching.round(queries).await {
             let Some((ask, json)) = json else { continue };
@@ -144,6 +145,7 @@ impl Wanted {
 
 struct Fetching<'a> {
     gateway: &'a Arc<Gateway>,
+    team: &'a Team,
     at_once: usize,
     bar: ProgressBar,
     call: Call,
@@ -158,16 +160,16 @@ impl Fetching<'_> {
     async fn round(&mut self, asks: Vec<Ask>) -> Vec<Small> {
         let asks: Vec<Ask> = asks.into_iter().filter(|ask| self.done.insert(ask.clone())).collect();
         self.bar.set_length(self.bar.length().unwrap_or(0) + asks.len() as u64);
-        let (gateway, call) = (self.gateway, &self.call);
+        let (gateway, team, call) = (self.gateway, self.team, &self.call);
         let answers = asks.into_iter().map(|ask| async move {
-            let mut answered = gateway.answer(&ask, call).await;
+            let mut answered = gateway.answer(team, &ask, call).await;
             for _ in 0..TURNS {
                 if !matches!(answered.result, Err(GatewayError::Overloaded)) {
                     break;
                 }
                 // What came is still being stored.
                 tokio::time::sleep(TURN).await;
-                answered = gateway.answer(&ask, call).await;
+                answered = gateway.answer(team, &ask, call).await;
             }
             let Outcome { result, trail } = answered;
             match result {

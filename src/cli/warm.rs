@@ -9,7 +9,7 @@ use super::{CliError, Names, out, start_logging_trouble, warn};
 use crate::assemble::Foundation;
 use crate::base::units::show_size;
 use crate::config::Config;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Team};
 
 /// How long the last answers may take to be stored.
 const SETTLE: Duration = Duration::from_secs(60);
@@ -21,7 +21,12 @@ pub(super) fn run(config: Option<&Path>, names: &Names) -> Result<(), CliError> 
     let wanted = Wanted::read(names)?;
     let foundation = Foundation::lay(&config)?;
     let gateway = foundation.gateway(&config)?;
-    let fetched = foundation.runtime().block_on(fetch(&gateway, wanted, at_once(names, &config)));
+    let fetched = foundation.runtime().block_on(fetch(
+        &gateway,
+        super::team(&gateway, names.team.as_deref())?,
+        wanted,
+        at_once(names, &config),
+    ));
     foundation.close();
     fetched.map(drop)
 }
@@ -32,8 +37,8 @@ pub(super) fn at_once(names: &Names, config: &Config) -> usize {
 }
 
 /// Fetches what is wanted, and says what came of it; what could not be had or stored fails the command.
-pub(super) async fn fetch(gateway: &Arc<Gateway>, wanted: Wanted, at_once: usize) -> Result<Fetched, CliError> {
-    let fetched = wanted.fetch(gateway, at_once).await;
+pub(super) async fn fetch(gateway: &Arc<Gateway>, team: &Team, wanted: Wanted, at_once: usize) -> Result<Fetched, CliError> {
+    let fetched = wanted.fetch(gateway, team, at_once).await;
     let settled = super::serve::settle(std::slice::from_ref(gateway), SETTLE).await;
     out(format_args!(
         "{} versions: {} files came ({}), {} were there already",

@@ -1,128 +1,132 @@
 //! From tables to the checked configuration.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use figment::value::Dict;
 use url::Url;
 
+use super::auth::Auth;
 use super::egress::{Defaults, policy};
 use super::go_chains::go_chains;
 use super::load::user_cache_dir;
 use super::read::{Finding, Item, Place, Reading, Table, beside};
 use super::trust::Sumdb;
-use super::{Cache, Config, ConfigError, Log, Origin, Server, Upstream, UpstreamKind, trust, vanity, vcs};
+use super::{Cache, Config, ConfigError, Log, Origin, Server, Upstream, UpstreamKind, audience, server, team, trust, vanity, vcs};
 use crate::base::units;
-use crate::egress::proxy::bare;
-use crate::gateway;
 use crate::module::Pattern;
 use crate::route::{FailureClass, Fallback, ListMode, PartialRule, Route, RouteTable, Step};
+use crate::server::identify::{Door, Doors};
+use crate::server::limits::TeamLimits;
 use crate::upstream::{goproxy, guard};
+use crate::{access, gateway};
 
-/// What a `Config` without a mistake was made of.
+/// What upstreams and shared routes came to.
 pub(super) struct Chains<'r> {
     pub(super) upstreams: Vec<Upstream>,
-    pub(super) routes: RouteTable,
+    /// None where one of them is wrong, which was said.
+    pub(super) routes: Option<Vec<Route>>,
     pub(super) origin: Origin,
     pub(super) sumdb: Sumdb<'r>,
+}
+
+/// Who may ask, and what of whom.
+struct Askers {
+    teams: Vec<gateway::Team>,
+    doors: Doors,
+    access: access::Settings,
+    limits: Vec<TeamLimits>,
 }
 
 pub(super) fn check(reading: &Reading, dict: Dict) -> Result<Config, ConfigError> {
     let mut root = Table::root(reading, dict);
     let mut warnings = Vec::new();
-    let mut server = root.table("server");
-    let listen = addresses(&mut server, "listen");
-    let workers = server.number("workers", 0, 1024);
-    let shutdown_grace = server.duration("shutdown_grace");
-    let max_fetches = server.number("max_fetches", 1, 1_000_000);
-    server.finish();
-    let mut admin_table = root.table("admin");
-    let admin = addresses(&mut admin_table, "listen");
-    admin_table.finish();
+    let server = server::server(reading, root.table("server"), root.table("admin"), &mut warnings);
     let cache = cache(reading, root.table("cache"), &mut warnings);
     let (egress, log) = (Defaults::read(reading, root.table("egress")).unwrap_or_default(), log(root.table("log")));
     let (sumdb, policy) = (Sumdb::read(root.table("sumdb")), trust::policy(root.table("policy")));
+    let (limits, audit) = (server::limits(root.table("limits")), server::audit(reading, root.table("audit")));
     let chains = chains(reading, &mut root, sumdb, &egress, &mut warnings);
+    let auth = Auth::read(reading, root.table("auth"), &egress, &mut warnings);
+    let shared = team::Shared { policy: policy.unwrap_or_default(), limits: limits.unwrap_or_default() };
+    let team_tables = root.tables("teams");
     let vanity = all(root.list_of_tables("vanity").into_iter().map(vanity::rule));
     root.finish();
-    let chains = chains.and_then(|Chains { upstreams, routes, origin, sumdb }| {
-        let steps = routes.routes().iter().flat_map(|route| route.steps.clone()).collect::<Vec<_>>();
+    let parts = chains.and_then(|chains| {
+        let asks =
+            server.as_ref().is_some_and(|(server, _)| server.tls.as_ref().is_some_and(|tls| !tls.client_authorities.is_empty()));
+        let teams = team::teams(reading, team_tables, &chains, &shared, auth, asks);
+        if let Some((server, _)) = &server {
+            server::own_addresses(reading, server, &chains.upstreams, &chains.origin);
+        }
+        let Chains { upstreams, routes, origin, sumdb } = chains;
+        let askers =
+            askers(reading, routes?, teams?, shared, server.as_ref().map(|(server, _)| server)?, &upstreams, &mut warnings);
+        let steps = askers.teams.iter().flat_map(|team| team.routes.routes()).flat_map(|route| route.steps.clone());
+        let steps = steps.collect::<Vec<_>>();
         let (databases, no_sumdb) = sumdb.settle(reading, &upstreams, steps.into_iter(), &egress, &mut warnings)?;
-        Some((upstreams, routes, origin, databases, no_sumdb))
+        Some((upstreams, askers, origin, databases, no_sumdb))
     });
-    if let Some(listen) = &listen {
-        if listen.is_empty() {
-            reading.say(None, "server.listen", "at least one address is needed");
-        }
-        if let Some((upstreams, _, origin, ..)) = &chains {
-            own_addresses(reading, listen, upstreams, origin);
-        }
-    }
     let findings = reading.findings.take();
-    match (listen, admin, cache, log, chains.zip(vanity).zip(policy)) {
+    match (server, cache, log, audit, parts.zip(vanity)) {
         (
-            Some(listen),
-            Some(admin),
+            Some((server, max_fetches)),
             Some((cache, list_ttl, not_found_ttl)),
             Some(log),
-            Some((((upstreams, routes, origin, databases, no_sumdb), vanity), policy)),
+            Some(audit),
+            Some(((upstreams, askers, origin, databases, no_sumdb), vanity)),
         ) if findings.is_empty() => Ok(Config {
-            server: Server {
-                listen,
-                admin,
-                workers: workers.filter(|n| *n > 0),
-                shutdown_grace: shutdown_grace.unwrap_or_default(),
-            },
+            server,
             cache,
-            gateway: gateway::Settings { list_ttl, not_found_ttl, max_fetches: max_fetches.unwrap_or(1) },
+            gateway: gateway::Settings { list_ttl, not_found_ttl, max_fetches },
             upstreams,
-            routes,
+            teams: askers.teams,
+            doors: askers.doors,
+            access: askers.access,
+            limits: askers.limits,
+            audit,
             databases,
             no_sumdb,
-            policy,
             vanity,
             log,
             warnings,
             origin,
+            files: reading.files.take(),
         }),
         _ => Err(ConfigError { findings }),
     }
 }
 
-/// One address or a list; an empty text is none.
-fn addresses(table: &mut Table<'_>, key: &'static str) -> Option<Vec<SocketAddr>> {
-    let items = table.items(key)?;
-    let mut found: Vec<SocketAddr> = Vec::new();
-    let mut good = true;
-    for item in items {
-        let text = item.text()?;
-        // figment takes a comma-separated variable for one text.
-        for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
-            let problem = match address(part) {
-                None => format!("{part:?} is not an address such as \"127.0.0.1:8080\" or \":8080\""),
-                Some(address) if found.contains(&address) => format!("{address} stands here twice"),
-                Some(address) => {
-                    found.push(address);
-                    continue;
-                }
-            };
-            item.say(problem);
-            good = false;
-        }
+/// Puts each team's routes before the shared ones, and fences off what is private to the others.
+fn askers(
+    reading: &Reading,
+    routes: Vec<Route>,
+    (teams, access, anonymous): (Vec<team::Parts>, access::Settings, bool),
+    shared: team::Shared,
+    server: &Server,
+    upstreams: &[Upstream],
+    warnings: &mut Vec<Finding>,
+) -> Askers {
+    let everybody = RouteTable::new(routes);
+    audience::look_at_table(reading, &everybody);
+    let private: Vec<Vec<Pattern>> = teams.iter().map(|team| team.own.private_patterns().cloned().collect()).collect();
+    let others = |but: usize| private.iter().enumerate().filter(|(n, _)| *n != but).flat_map(|(_, own)| own.clone()).collect();
+    let doors = teams.iter().map(|team| team.door.clone());
+    let doors = Doors {
+        anonymous,
+        teams: [Door::default()].into_iter().chain(doors).collect(),
+        trusted_proxies: server.trusted_proxies.clone(),
+    };
+    let limits = [shared.limits].into_iter().chain(teams.iter().map(|team| team.limits)).collect();
+    let mut all = vec![gateway::Team { name: None, routes: everybody.clone().fenced(others(usize::MAX)), policy: shared.policy }];
+    for (n, team) in teams.into_iter().enumerate() {
+        audience::look_at_table(reading, &team.own);
+        let routes = if team.inherit { team.own.before(&everybody) } else { team.own };
+        all.push(gateway::Team { name: team.door.name.clone(), routes: routes.fenced(others(n)), policy: team.policy });
     }
-    good.then_some(found)
-}
-
-fn address(text: &str) -> Option<SocketAddr> {
-    if let Some(port) = text.strip_prefix(':') {
-        return Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port.parse().ok()?));
-    }
-    if let Some(port) = text.strip_prefix("localhost:") {
-        return Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port.parse().ok()?));
-    }
-    text.parse().ok()
+    let audience = audience::Audience { reading, server, upstreams, teams: &all, doors: &doors, access: &access };
+    audience.warn(warnings);
+    Askers { teams: all, doors, access, limits }
 }
 
 type CacheParts = (Cache, Duration, Duration);
@@ -184,10 +188,8 @@ fn chains<'r>(
     if route_tables.is_empty() {
         reading.say(None, "routes", "upstreams are named but no [[routes]] lead to them");
     }
-    let mut names = HashMap::new();
     let mut upstreams = Vec::new();
     for (name, table) in tables {
-        names.insert(name.clone(), upstreams.len());
         if let Err(problem) = check_name(&name) {
             table.say("", problem);
         }
@@ -201,25 +203,8 @@ fn chains<'r>(
         };
         upstreams.push(Upstream { name, ..checked.unwrap_or_else(stand_in) });
     }
-    let routes: Vec<Option<Route>> = route_tables.into_iter().map(|table| route(table, &names, &upstreams, &sumdb)).collect();
-    let routes = RouteTable::new(routes.into_iter().collect::<Option<Vec<_>>>()?);
-    for (at, pattern, by) in routes.shadowed() {
-        let text = &routes.routes()[at].patterns[pattern];
-        let problem = format!("the pattern \"{text}\" never matches: routes[{by}] comes first and matches all of it");
-        reading.say(None, &format!("routes[{at}].match"), problem);
-    }
-    warn_of_leaks(reading, &routes, &upstreams, warnings);
-    for (at, unused) in upstreams.iter().enumerate() {
-        if !routes.routes().iter().any(|r| r.steps.iter().any(|s| s.upstream == at)) {
-            let problem = "no route leads to this upstream".to_owned();
-            warnings.push(Finding { place: place(reading), key: format!("upstreams.{}", unused.name), problem });
-        }
-    }
+    let routes = all(route_tables.into_iter().enumerate().map(|(id, table)| route(id, table, &upstreams, &sumdb)));
     Some(Chains { upstreams, routes, origin: Origin::Configured, sumdb })
-}
-
-fn place(reading: &Reading) -> Place {
-    reading.file.clone().map_or(Place::Environment("MODGATE_…".into()), |file| Place::File(file, None))
 }
 
 /// A name is a folder of the cache too.
@@ -345,9 +330,11 @@ pub(super) fn all<T>(items: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
     looked.into_iter().collect()
 }
 
-fn route(mut table: Table<'_>, names: &HashMap<String, usize>, upstreams: &[Upstream], sumdb: &Sumdb<'_>) -> Option<Route> {
+/// One route, which gets this number.
+pub(super) fn route(id: usize, mut table: Table<'_>, upstreams: &[Upstream], sumdb: &Sumdb<'_>) -> Option<Route> {
+    let key = table.key.as_str().into();
     let patterns = required(&mut table, "match").and_then(patterns);
-    let steps = required(&mut table, "upstreams").and_then(|item| steps(item, names));
+    let steps = required(&mut table, "upstreams").and_then(|item| steps(item, upstreams));
     let fallback = table.items("fallback").map_or(Some(Fallback::NotFound), |items| fallback(&items));
     let list = table.word("list", &[("merge", ListMode::Merge), ("first", ListMode::First)]);
     let partial = table.word("partial", &[("serve", PartialRule::Serve), ("fail", PartialRule::Fail)]);
@@ -362,6 +349,9 @@ fn route(mut table: Table<'_>, names: &HashMap<String, usize>, upstreams: &[Upst
     table.finish();
     let steps = steps?;
     Some(Route {
+        id,
+        key,
+        public: steps.iter().any(|step| !upstreams[step.upstream].private),
         patterns: patterns?,
         verify: verify.unwrap_or_else(|| Some(sumdb.default_for(&steps, upstreams)))?,
         steps,
@@ -383,24 +373,24 @@ fn patterns(item: Item<'_>) -> Option<Vec<Pattern>> {
     Some(found)
 }
 
-fn steps(item: Item<'_>, names: &HashMap<String, usize>) -> Option<Vec<Step>> {
+fn steps(item: Item<'_>, upstreams: &[Upstream]) -> Option<Vec<Step>> {
     let whole = item.clone();
     let mut steps: Vec<Step> = Vec::new();
     let mut good = true;
     for item in item.list() {
         let name = item.text()?;
-        match names.get(&name) {
+        match upstreams.iter().position(|upstream| upstream.name == name) {
             None => {
-                let mut known: Vec<&str> = names.keys().map(String::as_str).collect();
+                let mut known: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
                 known.sort_unstable();
                 item.say(format!("there is no upstream {name:?} (there are: {})", known.join(", ")));
                 good = false;
             }
-            Some(at) if steps.iter().any(|s| s.upstream == *at) => {
+            Some(at) if steps.iter().any(|s| s.upstream == at) => {
                 item.say(format!("{name:?} stands here twice"));
                 good = false;
             }
-            Some(at) => steps.push(Step { upstream: *at, goes_on: None }),
+            Some(at) => steps.push(Step { upstream: at, goes_on: None }),
         }
     }
     if steps.is_empty() && good {
@@ -420,69 +410,4 @@ fn fallback(items: &[Item<'_>]) -> Option<Fallback> {
     }
     let class = |text: &str| FailureClass::parse(text).ok_or_else(|| KNOWN.to_owned());
     all(items.iter().map(|item| item.parsed(class))).map(Fallback::Classes)
-}
-
-/// An upstream that is modgate's own address would be asked by itself, for ever.
-fn own_addresses(reading: &Reading, listen: &[SocketAddr], upstreams: &[Upstream], origin: &Origin) {
-    for upstream in upstreams {
-        let UpstreamKind::GoProxy(settings, _) = &upstream.kind else { continue };
-        let port = settings.url.port_or_known_default();
-        let host = bare(settings.url.host_str().unwrap_or_default());
-        let ip = host.parse::<IpAddr>().ok();
-        let is_self = |own: &SocketAddr| {
-            let same_host = match ip {
-                Some(ip) => {
-                    ip == own.ip()
-                        || (ip.is_loopback() && own.ip().is_unspecified())
-                        || (ip.is_loopback() && own.ip().is_loopback())
-                }
-                None => host == "localhost" && (own.ip().is_loopback() || own.ip().is_unspecified()),
-            };
-            port == Some(own.port()) && same_host
-        };
-        if let Some(own) = listen.iter().find(|own| is_self(own)) {
-            let problem = format!("names {own}, where modgate itself listens: it would ask itself without end");
-            match origin {
-                Origin::Configured => reading.say(None, &format!("upstreams.{}.url", upstream.name), problem),
-                Origin::GoSettings => {
-                    let problem = format!("GOPROXY {problem}; give the upstreams by --config, or run modgate with another GOPROXY");
-                    reading.findings.borrow_mut().push(Finding { place: Place::GoSettings, key: String::new(), problem });
-                }
-            }
-        }
-    }
-}
-
-/// Where the name of a private module could reach a public upstream.
-fn warn_of_leaks(reading: &Reading, routes: &RouteTable, upstreams: &[Upstream], warnings: &mut Vec<Finding>) {
-    let public = |route: &Route| route.steps.iter().find(|s| !upstreams[s.upstream].private).map(|s| &upstreams[s.upstream].name);
-    let private = |route: &Route| route.steps.iter().any(|s| upstreams[s.upstream].private);
-    let mut warn =
-        |at: usize, problem: String| warnings.push(Finding { place: place(reading), key: format!("routes[{at}]"), problem });
-    for (at, route) in routes.routes().iter().enumerate().filter(|(_, route)| private(route)) {
-        let catch_all = route.patterns.iter().any(Pattern::is_catch_all);
-        if let Some(public) = public(route).filter(|_| !catch_all) {
-            warn(
-                at,
-                format!(
-                    "a private module of this route that its private upstreams do not have is asked of the public upstream {public:?}"
-                ),
-            );
-            continue;
-        }
-        for parent in route.patterns.iter().flat_map(Pattern::parents) {
-            // The go command probes the parents of an import path; a host alone is no module at the well-known ones, and nobody
-            // is told anything by it.
-            let falls_to = routes.routes().iter().find(|r| r.patterns.iter().any(|p| p.covers(&parent)));
-            let leak = falls_to.and_then(|r| public(r)).filter(|_| parent.as_str().contains('/'));
-            if let Some(public) = leak {
-                warn(
-                    at,
-                    format!(
-                        "the go command probes parents of import paths, and \"{parent}\" is asked of the public upstream {public:?}"
-                    ),
-                );
-            }
-        }
-    }
 }

@@ -259,6 +259,13 @@ fn throttle(table: &mut Table<'_>) -> Option<ThrottleSettings> {
 }
 
 fn rate(mut table: Table<'_>) -> Option<Rate> {
+    let max_wait = table.duration("max_wait").unwrap_or(ThrottleSettings::default().max_wait);
+    let (requests, per, burst) = frequency(table)?;
+    Some(Rate { requests, per, burst, max_wait })
+}
+
+/// So many requests, in which time, and how many at once.
+pub(super) fn frequency(mut table: Table<'_>) -> Option<(NonZeroU32, Duration, NonZeroU32)> {
     let number = |n: usize| u32::try_from(n).ok().and_then(NonZeroU32::new);
     let missing = !table.has("requests");
     let requests = table.number("requests", 1, MANY).and_then(number);
@@ -267,7 +274,6 @@ fn rate(mut table: Table<'_>) -> Option<Rate> {
     }
     let per = table.limit("per").unwrap_or(Duration::from_secs(1));
     let burst = if table.has("burst") { table.number("burst", 1, MANY).and_then(number) } else { requests };
-    let max_wait = table.duration("max_wait").unwrap_or(ThrottleSettings::default().max_wait);
     // The limiter counts nanoseconds in 64 bits.
     if let (Some(requests), Some(burst)) = (requests, burst) {
         let step = per.as_nanos() / u128::from(requests.get());
@@ -278,7 +284,7 @@ fn rate(mut table: Table<'_>) -> Option<Rate> {
         }
     }
     table.finish();
-    Some(Rate { requests: requests?, per, burst: burst?, max_wait })
+    Some((requests?, per, burst?))
 }
 
 /// The headers of the table `auth`.
@@ -462,6 +468,7 @@ fn sendable(item: &Item<'_>, secret: &Secret) -> bool {
 /// A file that a key names, beside the configuration.
 pub(super) fn file(reading: &Reading, item: &Item<'_>) -> Option<(PathBuf, Vec<u8>)> {
     let path = beside(reading.file.as_deref(), &item.text()?);
+    reading.read_from(&path);
     let read = read_file(&path).map_err(|why| format!("{} cannot be read: {why}", path.display()));
     Some((path.clone(), item.judge(read)?))
 }

@@ -11,7 +11,7 @@ use super::{Origin, Upstream, UpstreamKind, vcs};
 use crate::base::Secret;
 use crate::egress::credentials::{self, Credentials};
 use crate::module::Pattern;
-use crate::route::{Fallback, GoesOn, ListMode, PartialRule, Route, RouteTable, Step, Verify};
+use crate::route::{Fallback, GoesOn, ListMode, PartialRule, Route, Step, Verify};
 use crate::upstream::{goproxy, guard};
 
 /// The machine's Go settings as upstreams and routes.
@@ -54,7 +54,10 @@ pub(super) fn go_chains<'r>(
     // As the go command goes on to version control only when no proxy has a module, so do lists.
     let list = if upstreams.iter().any(|u| is_vcs(&u.kind)) { ListMode::First } else { ListMode::Merge };
     let verify = |steps: &[Step], upstreams: &[Upstream]| sumdb.default_for(steps, upstreams);
-    let route = |patterns, steps, verify| Route {
+    let route = |id, patterns, steps: Vec<Step>, verify| Route {
+        id,
+        key: format!("routes[{id}]").into(),
+        public: true,
         patterns,
         steps,
         verify,
@@ -76,12 +79,12 @@ pub(super) fn go_chains<'r>(
         // The go command asks a checksum database about these too, unless GONOSUMDB or GOPRIVATE says otherwise.
         let steps = vec![Step { upstream: at, goes_on: None }];
         let verify = if settings.no_sumdb == settings.no_proxy { Verify::Off } else { verify(&steps, &upstreams) };
-        routes.push(route(fenced, steps, verify));
+        routes.push(route(0, fenced, steps, verify));
     }
     let everything = Pattern::parse_list("*").map_err(|e| e.to_string())?;
     let verify = verify(&steps, &upstreams);
-    routes.push(route(everything, steps, verify));
-    Ok(Some(Chains { upstreams, routes: RouteTable::new(routes), origin: Origin::GoSettings, sumdb }))
+    routes.push(route(routes.len(), everything, steps, verify));
+    Ok(Some(Chains { upstreams, routes: Some(routes), origin: Origin::GoSettings, sumdb }))
 }
 
 fn is_vcs(kind: &UpstreamKind) -> bool {

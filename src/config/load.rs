@@ -8,7 +8,7 @@ use figment::providers::{Env, Format, Toml};
 use figment::value::{Dict, Uncased};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::read::{Finding, Layer, Place, Reading, key_lines, line_of};
+use super::read::{Finding, Layer, Place, Reading, Watch, key_lines, line_of};
 use super::{ConfigError, DEFAULTS};
 
 /// The largest configuration file that is read, in bytes.
@@ -36,6 +36,7 @@ impl<P: Provider> Provider for Named<P> {
 /// Reads the layers into one table.
 pub(super) fn layers(file: Option<&Path>) -> Result<(Reading, Dict), ConfigError> {
     let mut lines = HashMap::new();
+    let files = RefCell::new(file.map(Watch::new).into_iter().collect());
     let mut figment = Figment::from(Named(DEFAULT_LAYER, Toml::string(DEFAULTS)));
     if let Some(path) = file {
         let text = read_file(path)?;
@@ -57,7 +58,7 @@ pub(super) fn layers(file: Option<&Path>) -> Result<(Reading, Dict), ConfigError
         Some(DEFAULT_LAYER) => Layer::Default,
         _ => Layer::File,
     });
-    Ok((Reading { file: file.map(Path::to_path_buf), lines, layer_of, findings: RefCell::default() }, dict))
+    Ok((Reading { file: file.map(Path::to_path_buf), lines, layer_of, findings: RefCell::default(), files }, dict))
 }
 
 /// Reads the file whole, and says so where it cannot be.

@@ -1,17 +1,23 @@
 //! Layer 8: what modgate is told to do.
 //!
 //! Layers are read by figment ([`load`]): the defaults built in, a TOML file, `MODGATE_…` variables. [`read`] takes the
-//! result apart key by key and keeps every error; [`check`] makes the checked [`Config`] of it, in which nothing dangles. Where
+//! result apart key by key and keeps every error; [`check`] makes the checked [`Config`] of it, in which nothing dangles: the listeners
+//! ([`server`]), upstreams and routes, who people are ([`auth`]) and what their teams may ask ([`team`]), and who could see or
+//! be told what is not theirs ([`audience`]). Where
 //! no layer names upstreams or routes, [`go_env`] gives the machine's Go settings.
 //!
 //! The checked form speaks in the settings of the components that it is for; no component sees `Config`.
 
+mod audience;
+mod auth;
 mod check;
 mod egress;
 mod go_chains;
 pub mod go_env;
 pub mod load;
 pub mod read;
+mod server;
+mod team;
 mod trust;
 mod vanity;
 mod vcs;
@@ -21,13 +27,17 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use url::Url;
 
 use crate::egress::Policy;
 use crate::module::Pattern;
-use crate::route::RouteTable;
+use crate::server::audit;
+use crate::server::identify::Doors;
+use crate::server::limits::TeamLimits;
+use crate::server::tls::TlsSettings;
 use crate::sumdb::Verifier;
-use crate::{gateway, server, upstream};
+use crate::{access, gateway, upstream};
 use read::Finding;
 
 /// The defaults, as the file that documents them.
@@ -44,22 +54,30 @@ pub struct Config {
     pub gateway: gateway::Settings,
     /// The upstreams; routes name them by their place here.
     pub upstreams: Vec<Upstream>,
-    /// The routes.
-    pub routes: RouteTable,
+    /// Who may ask, with their routes and policy. The first is everybody who is of no team.
+    pub teams: Vec<gateway::Team>,
+    /// How each of them is come by.
+    pub doors: Doors,
+    /// Who people are.
+    pub access: access::Settings,
+    /// How often each team's clients may ask.
+    pub limits: Vec<TeamLimits>,
+    /// What is written down of what was asked, where it is.
+    pub audit: Option<audit::Settings>,
     /// The checksum databases that are passed on; the first is the one that proves.
     pub databases: Vec<Database>,
     /// The modules that no checksum database is asked about.
     pub no_sumdb: Vec<Pattern>,
-    /// What may be fetched at all.
-    pub policy: gateway::Policy,
     /// The vanity host's rules.
-    pub vanity: Vec<server::vanity::Rule>,
+    pub vanity: Vec<crate::server::vanity::Rule>,
     /// Logging.
     pub log: Log,
     /// What is allowed but worth a word.
     pub warnings: Vec<Finding>,
     /// Where upstreams and routes come from, for the line at start.
     pub origin: Origin,
+    /// The files that it was read from, secrets and certificates among them.
+    pub files: Vec<read::Watch>,
 }
 
 /// Where the upstreams come from.
@@ -74,8 +92,14 @@ pub enum Origin {
 /// Listeners and threads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// Where the go command asks.
+    /// Where the go command asks; by TLS where that is set.
     pub listen: Vec<SocketAddr>,
+    /// Where it asks without TLS, where there is TLS.
+    pub listen_plain: Vec<SocketAddr>,
+    /// What TLS is spoken.
+    pub tls: Option<TlsSettings>,
+    /// Proxies in front that say for whom they ask.
+    pub trusted_proxies: Vec<IpNet>,
     /// Where health and explanations are asked for; none where it is switched off.
     pub admin: Vec<SocketAddr>,
     /// Threads that serve; `None` is one a core.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use figment::value::{Dict, Num, Tag, Value};
 
 use crate::base::units;
+use crate::store::FileMark;
 
 /// One thing that is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +62,21 @@ pub(super) enum Layer {
     Environment,
 }
 
+/// A file, and which one it was before it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watch {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Which one lay there; none where there was none.
+    pub mark: Option<FileMark>,
+}
+
+impl Watch {
+    pub(super) fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), mark: FileMark::of(path) }
+    }
+}
+
 /// What all tables of one reading share.
 pub(super) struct Reading {
     pub(super) file: Option<PathBuf>,
@@ -68,9 +84,19 @@ pub(super) struct Reading {
     pub(super) lines: HashMap<String, usize>,
     pub(super) layer_of: Box<dyn Fn(Tag) -> Layer>,
     pub(super) findings: RefCell<Vec<Finding>>,
+    /// The files that were read, whose change makes another configuration.
+    pub(super) files: RefCell<Vec<Watch>>,
 }
 
 impl Reading {
+    /// Takes note of a file that is about to be read.
+    pub(super) fn read_from(&self, path: &Path) {
+        let mut files = self.files.borrow_mut();
+        if !files.iter().any(|known| known.path == path) {
+            files.push(Watch::new(path));
+        }
+    }
+
     pub(super) fn say(&self, tag: Option<Tag>, key: &str, problem: impl Into<String>) {
         let place = match tag.map_or(Layer::File, |t| (self.layer_of)(t)) {
             Layer::Default => Place::Default,

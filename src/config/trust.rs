@@ -192,6 +192,20 @@ pub(super) fn policy(mut table: Table<'_>) -> Option<Policy> {
     Some(Policy { deny: deny?, allow: allow?, min_age, min_age_exempt: min_age_exempt? })
 }
 
+/// Reads a team's `policy` over the shared one: what that denies stays denied, and the rest holds where the team does not say
+/// otherwise.
+pub(super) fn team_policy(table: Table<'_>, shared: &Policy) -> Option<Policy> {
+    let says = ["allow", "min_age", "min_age_exempt"].map(|key| table.has(key));
+    let own = policy(table)?;
+    let [allow, min_age, exempt] = says;
+    Some(Policy {
+        deny: shared.deny.iter().cloned().chain(own.deny).collect(),
+        allow: if allow { own.allow } else { shared.allow.clone() },
+        min_age: if min_age { own.min_age } else { shared.min_age },
+        min_age_exempt: if exempt { own.min_age_exempt } else { shared.min_age_exempt.clone() },
+    })
+}
+
 fn patterns(items: &[Item<'_>]) -> Option<Vec<Pattern>> {
     let parse = |item: &Item<'_>| item.parsed(|text| Pattern::parse_list(text).map_err(|e| e.to_string()));
     Some(all(items.iter().map(parse))?.concat())

@@ -162,6 +162,7 @@ fn host(reading: &Reading, name: &str, item: &Item<'_>) -> Option<HostAccess> {
 fn existing(reading: &Reading, item: &Item<'_>) -> Option<PathBuf> {
     let path = beside(reading.file.as_deref(), &item.text()?);
     let path = item.judge(std::path::absolute(&path).map_err(|e| e.to_string()))?;
+    reading.read_from(&path);
     let problem = match std::fs::File::open(&path) {
         Err(e) => format!("{} cannot be read: {e}", path.display()),
         Ok(_) if path.to_string_lossy().contains(['"', '%', '\n', '$', '~', '\'']) => {

@@ -13,6 +13,9 @@ pub enum GatewayError {
     /// No route matches the path.
     #[error("no route matches this module path")]
     NoRoute,
+    /// The caller's team has no route for it, or it is private to another.
+    #[error("this module path is outside the routes of whoever asks")]
+    Outside,
     /// The route that matches has no upstreams.
     #[error("no upstream serves this module path")]
     NoUpstream,

@@ -18,6 +18,7 @@ pub mod list;
 mod permit;
 pub mod policy;
 pub mod stock;
+pub mod team;
 pub mod trail;
 mod transfer;
 mod turns;
@@ -35,6 +36,7 @@ use tokio::sync::Semaphore;
 pub use answer::{Answer, Content, Kind, Lifetime, Outcome};
 pub use error::{ChainVerdict, GatewayError};
 pub use policy::Policy;
+pub use team::Team;
 pub use trail::{Attempt, CacheStatus, Trail, Verdict};
 pub use verify::{Ledger, Trust};
 
@@ -43,7 +45,7 @@ use crate::base::flight::{self, Flight, FlightError, Flights};
 use crate::module::gomod::GoMod;
 use crate::module::list::VersionList;
 use crate::module::{Ask, Info, ModulePath, ModuleVersion, Query, Version};
-use crate::route::{FailureClass, ListMode, PartialRule, Plan, RouteTable};
+use crate::route::{FailureClass, ListMode, PartialRule, Plan, Unplanned};
 use crate::store::memory::Weigh;
 use crate::store::{DiskStore, Folder, Memory};
 use crate::upstream::{Upstream, UpstreamError};
@@ -97,10 +99,11 @@ const AGES: &str = "ages";
 /// Lists of more bytes than this are read and merged off the workers.
 const LONG_LIST: usize = 64 << 10;
 
-/// Answers module questions by a table of routes over upstreams and their cached files.
+/// Answers module questions by each team's table of routes over upstreams and their cached files.
 pub struct Gateway {
     settings: Settings,
-    routes: RouteTable,
+    /// Who may ask; the first is everybody who is of no team.
+    teams: Vec<Team>,
     members: Vec<Member>,
     store: Arc<DiskStore>,
     trust: Trust,
@@ -138,10 +141,10 @@ const STORING: usize = 1;
 const BACKLOG: usize = 256;
 
 impl Gateway {
-    /// Puts a gateway together. Fetches run on `runtime`; routes name members by their place.
+    /// Puts a gateway together. Fetches run on `runtime`; routes name members by their place. The first team is everybody.
     pub fn new(
         settings: Settings,
-        routes: RouteTable,
+        teams: Vec<Team>,
         members: Vec<Member>,
         trust: Trust,
         store: Arc<DiskStore>,
@@ -151,7 +154,7 @@ impl Gateway {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Arc::new(Self {
             settings,
-            routes,
+            teams,
             members,
             trust,
             ledger: Ledger::of(&store),
@@ -168,9 +171,19 @@ impl Gateway {
         })
     }
 
-    /// The table of routes.
-    pub fn routes(&self) -> &RouteTable {
-        &self.routes
+    /// Those who may ask. The first is everybody who is of no team, and the others come in the configuration's order.
+    pub fn teams(&self) -> &[Team] {
+        &self.teams
+    }
+
+    /// The team of this name; everybody where none is given.
+    pub fn team(&self, name: Option<&str>) -> Option<&Team> {
+        self.teams.iter().find(|team| team.name.as_deref() == name)
+    }
+
+    /// What any of them may do about a module, everybody first.
+    fn plans(&self, module: &ModulePath) -> impl Iterator<Item = Plan> {
+        self.teams.iter().filter_map(|team| team.routes.plan(module).ok())
     }
 
     /// The upstreams, in the order that routes count them.
@@ -198,27 +211,29 @@ impl Gateway {
         self.chains.count() + self.refreshes.count()
     }
 
-    /// Answers one question.
-    pub async fn answer(self: &Arc<Self>, ask: &Ask, call: &Call) -> Outcome {
+    /// Answers one question of a team.
+    pub async fn answer(self: &Arc<Self>, team: &Team, ask: &Ask, call: &Call) -> Outcome {
         let mut trail = Trail::default();
-        let Some(plan) = self.routes.plan(ask.module()) else {
-            return Outcome { result: Err(GatewayError::NoRoute), trail };
+        let plan = match (team.routes.plan(ask.module()), &team.name) {
+            (Ok(plan), _) => plan,
+            (Err(Unplanned::NoRoute), None) => return Outcome { result: Err(GatewayError::NoRoute), trail },
+            (Err(_), _) => return Outcome { result: Err(GatewayError::Outside), trail },
         };
         trail.plan = Some(plan.clone());
         if plan.route.steps.is_empty() {
             return Outcome { result: Err(GatewayError::NoUpstream), trail };
         }
-        if let Err(denial) = self.trust.policy.module(ask.module()) {
+        if let Err(denial) = team.policy.module(ask.module()) {
             return Outcome { result: Err(denial.into()), trail };
         }
         let result = match ask {
-            Ask::Info(version) | Ask::GoMod(version) | Ask::Zip(version) => match self.permit(&plan, version, call).await {
+            Ask::Info(version) | Ask::GoMod(version) | Ask::Zip(version) => match self.permit(team, &plan, version, call).await {
                 Ok(()) => self.immutable(&plan, ask, call, &mut trail).await,
                 Err(e) => Err(e),
             },
-            Ask::Query(module, query) => self.query(&plan, module, query, call, &mut trail).await,
-            Ask::List(module) => self.list(&plan, module, call, &mut trail).await,
-            Ask::Latest(module) => self.latest(&plan, module, call, &mut trail).await,
+            Ask::Query(module, query) => self.query(team, &plan, module, query, call, &mut trail).await,
+            Ask::List(module) => self.list(team, &plan, module, call, &mut trail).await,
+            Ask::Latest(module) => self.latest(team, &plan, module, call, &mut trail).await,
         };
         Outcome { result, trail }
     }
@@ -259,6 +274,7 @@ impl Gateway {
     /// A query. `v1` and `v1.2` agree with the merged list; anything else is the upstreams' to say, in order.
     async fn query(
         self: &Arc<Self>,
+        team: &Team,
         plan: &Plan,
         module: &ModulePath,
         query: &Query,
@@ -268,7 +284,7 @@ impl Gateway {
         if query.is_version_prefix()
             && let Ok(merged) = self.merged(plan, module, call, trail).await
         {
-            let merged = self.shown(plan, module, merged, call).await?;
+            let merged = self.shown(team, plan, module, merged, call).await?;
             if let Some(version) = list::highest_of_prefix(&merged.list.tagged, query).cloned() {
                 return self.info_of(plan, module, version, &merged, call, trail).await;
             }
@@ -276,18 +292,19 @@ impl Gateway {
         let ask = Ask::Query(module.clone(), query.clone());
         let copied = self.first_copy(plan, &ask, call, trail).await?;
         let info = Info::parse(copied.0).map_err(|_| GatewayError::Internal)?;
-        self.permit_info(module, &info)?;
+        Self::permit_info(team, module, &info)?;
         Ok(Answer::bytes(info.json, Kind::Json, copied.1))
     }
 
     async fn list(
         self: &Arc<Self>,
+        team: &Team,
         plan: &Plan,
         module: &ModulePath,
         call: &Call,
         trail: &mut Trail,
     ) -> Result<Answer, GatewayError> {
-        let merged = self.shown(plan, module, self.merged(plan, module, call, trail).await?, call).await?;
+        let merged = self.shown(team, plan, module, self.merged(plan, module, call, trail).await?, call).await?;
         let mut answer = Answer::bytes(merged.list.render().into(), Kind::Text, merged.lifetime);
         answer.partial = merged.partial;
         Ok(answer)
@@ -297,6 +314,7 @@ impl Gateway {
     /// upstreams say.
     async fn latest(
         self: &Arc<Self>,
+        team: &Team,
         plan: &Plan,
         module: &ModulePath,
         call: &Call,
@@ -307,7 +325,7 @@ impl Gateway {
         let all = merged.as_ref().map_or(&[][..], |m| &m.list.tagged);
         let retracted = self.retractions(plan, module, all, call).await;
         let merged = match merged {
-            Ok(merged) => self.shown(plan, module, merged, call).await,
+            Ok(merged) => self.shown(team, plan, module, merged, call).await,
             Err(e) => Err(e),
         };
         let tagged = merged.as_ref().map_or(&[][..], |m| &m.list.tagged);
@@ -331,8 +349,8 @@ impl Gateway {
             },
         };
         let mut offered: Vec<Info> = gathered.copies.iter().filter_map(|json| Info::parse(json.clone()).ok()).collect();
-        let denied = offered.iter().find_map(|info| self.permit_info(module, info).err());
-        offered.retain(|info| !retracted.retracts(info.version.as_str()) && self.permit_info(module, info).is_ok());
+        let denied = offered.iter().find_map(|info| Self::permit_info(team, module, info).err());
+        offered.retain(|info| !retracted.retracts(info.version.as_str()) && Self::permit_info(team, module, info).is_ok());
         let pseudo = merged.as_ref().map_or(&[][..], |m| &m.list.pseudo);
         // Where there is nothing else, a retracted version is better than none.
         let latest = list::latest_untagged(pseudo, &offered).or_else(|| list::highest(tagged)).cloned();
@@ -387,13 +405,15 @@ impl Gateway {
     /// A list without what policy hides.
     async fn shown(
         self: &Arc<Self>,
+        team: &Team,
         plan: &Plan,
         module: &ModulePath,
         merged: Merged,
         call: &Call,
     ) -> Result<Merged, GatewayError> {
         let Merged { list: VersionList { tagged, pseudo }, mut lifetime, mut partial } = merged;
-        let (tagged, pseudo) = (self.visible(plan, module, tagged, call).await, self.visible(plan, module, pseudo, call).await);
+        let (tagged, pseudo) =
+            (self.visible(team, plan, module, tagged, call).await, self.visible(team, plan, module, pseudo, call).await);
         if !(tagged.complete && pseudo.complete) {
             partial.push(AGES.into());
             lifetime = Lifetime::Passing;
@@ -430,8 +450,8 @@ impl Gateway {
 
     /// Joins or starts the flight for a part of a version.
     async fn fly(self: &Arc<Self>, plan: &Plan, ask: &Ask, call: &Call) -> Result<Landed, GatewayError> {
-        let others: Vec<_> = chain::other_parts(ask).into_iter().map(|part| (plan.index, part)).collect();
-        let flight = self.chains.board((plan.index, ask.clone()), &others, |pilot, earlier| {
+        let others: Vec<_> = chain::other_parts(ask).into_iter().map(|part| (plan.route.id, part)).collect();
+        let flight = self.chains.board((plan.route.id, ask.clone()), &others, |pilot, earlier| {
             let (this, plan, ask, call) = (Arc::clone(self), plan.clone(), ask.clone(), call.clone());
             self.runtime.spawn(async move { this.fetch(plan, ask, earlier, call, pilot).await });
         });

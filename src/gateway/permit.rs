@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::answer::Content;
 use super::policy::Denial;
 use super::trail::Trail;
-use super::{Aged, Gateway, GatewayError};
+use super::{Aged, Gateway, GatewayError, Team};
 use crate::base::Call;
 use crate::module::{Ask, Info, ModulePath, ModuleVersion, Version};
 use crate::route::Plan;
@@ -25,11 +25,18 @@ pub(super) struct Visible {
 
 impl Gateway {
     /// Whether a version may be served. Where its age counts, its `.info` is had for it.
-    pub(super) async fn permit(self: &Arc<Self>, plan: &Plan, version: &ModuleVersion, call: &Call) -> Result<(), GatewayError> {
-        let policy = &self.trust.policy;
+    pub(super) async fn permit(
+        self: &Arc<Self>,
+        team: &Team,
+        plan: &Plan,
+        version: &ModuleVersion,
+        call: &Call,
+    ) -> Result<(), GatewayError> {
+        let policy = &team.policy;
         policy.version(version)?;
         if policy.minds_age(&version.module) {
-            let name = format!("{} {version}", plan.index);
+            // One team's age is not another's.
+            let name = format!("{} {} {version}", team.label(), plan.route.id);
             if self.aged.get(&name).is_none() {
                 let made = self.made(plan, version, call).await?;
                 policy.age(made, Timestamp::now())?;
@@ -40,8 +47,8 @@ impl Gateway {
     }
 
     /// The same for a version that an `.info` is there of already.
-    pub(super) fn permit_info(&self, module: &ModulePath, info: &Info) -> Result<(), GatewayError> {
-        let policy = &self.trust.policy;
+    pub(super) fn permit_info(team: &Team, module: &ModulePath, info: &Info) -> Result<(), GatewayError> {
+        let policy = &team.policy;
         // A version that does not suit the module is no version of it; the go command says so.
         if let Ok(version) = ModuleVersion::new(module.clone(), info.version.clone()) {
             policy.version(&version)?;
@@ -62,18 +69,19 @@ impl Gateway {
     /// The versions of a module that may be served.
     pub(super) async fn visible(
         self: &Arc<Self>,
+        team: &Team,
         plan: &Plan,
         module: &ModulePath,
         versions: Vec<Version>,
         call: &Call,
     ) -> Visible {
-        let policy = &self.trust.policy;
+        let policy = &team.policy;
         if policy.deny.is_empty() && policy.allow.is_empty() && !policy.minds_age(module) {
             return Visible { versions, complete: true };
         }
         let judge = |version: Version| async move {
             let judged = match ModuleVersion::new(module.clone(), version.clone()) {
-                Ok(whole) => self.permit(plan, &whole, call).await,
+                Ok(whole) => self.permit(team, plan, &whole, call).await,
                 Err(_) => Err(Denial::NotAllowed.into()),
             };
             (version, judged)

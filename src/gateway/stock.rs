@@ -10,6 +10,7 @@ use super::verify::{Checked, Expected, Note, Standing, internal, look_at};
 use super::{Gateway, GatewayError};
 use crate::module::zip::{MAX_GO_MOD, MAX_ZIP, ZipError};
 use crate::module::{Ask, Info, ModuleVersion, Sum};
+use crate::route::Plan;
 use crate::store::{Spool, StoreError};
 use crate::upstream::{MAX_INFO, MAX_LIST, UpstreamError, check_go_mod};
 
@@ -68,14 +69,12 @@ impl Gateway {
             Err(e) => return Ok(Examined::Bad(e.to_string())),
         };
         let name = &self.members[member].name;
-        let expected = match (noted, self.routes.plan(ask.module())) {
+        let expected = match (noted, self.plan_of(member, ask)) {
             (Some(noted), _) => Expected::Sum(noted.checked),
-            (None, Some(plan)) if plan.route.steps.iter().any(|step| step.upstream == member) => {
-                match self.expected(&plan, ask, true).await {
-                    Ok(expected) => expected,
-                    Err(_) => return Ok(Examined::Unknown),
-                }
-            }
+            (None, Some(plan)) => match self.expected(&plan, ask, true).await {
+                Ok(expected) => expected,
+                Err(_) => return Ok(Examined::Unknown),
+            },
             (None, _) => return Ok(Examined::Unknown),
         };
         if !expected.is_sum() {
@@ -94,14 +93,20 @@ impl Gateway {
         }
     }
 
-    /// The place of the upstream that a file taken in belongs to: this one, or the first of its route that keeps files.
+    /// The first plan for a module, everybody's or else a team's, in which this member has a part.
+    fn plan_of(&self, member: usize, ask: &Ask) -> Option<Plan> {
+        self.plans(ask.module()).find(|plan| plan.route.steps.iter().any(|step| step.upstream == member))
+    }
+
+    /// The place of the upstream that a file taken in belongs to: this one, or the first that keeps files, of everybody's route for
+    /// it or else of a team's.
     pub fn keeper(&self, ask: &Ask, upstream: Option<&str>) -> Option<usize> {
-        let plan = self.routes.plan(ask.module())?;
         let keeps = |member: usize| {
             let member = &self.members[member];
             member.folder.is_writable() && upstream.is_none_or(|name| *member.name == *name)
         };
-        plan.route.steps.iter().map(|step| step.upstream).find(|member| keeps(*member))
+        let first = |plan: Plan| plan.route.steps.iter().map(|step| step.upstream).find(|member| keeps(*member));
+        self.plans(ask.module()).find_map(first)
     }
 
     /// Takes a part of a version in as though its keeper had just given it: it has to prove what its route wants, by what is known
@@ -110,7 +115,7 @@ impl Gateway {
     /// # Errors
     /// Why it is not kept.
     pub async fn take_in(&self, member: usize, ask: &Ask, spool: Spool, seen: Option<Checked>) -> Result<Taken, Untaken> {
-        let plan = self.routes.plan(ask.module()).ok_or(Untaken::NoPlace)?;
+        let plan = self.plan_of(member, ask).ok_or(Untaken::NoPlace)?;
         let folder = self.members[member].folder.clone();
         let expected = match self.expected(&plan, ask, false).await? {
             // Whoever made the bundle can say what was seen there, but not what is proven.

@@ -225,7 +225,7 @@ impl Gateway {
                 return Ok(());
             }
         };
-        spool.release();
+        spool.release(checked.as_ref().map(|checked| checked.sum.to_string().into()));
         if !begun {
             land(arriving(&spool, Some(spool.written()), checked.clone()));
         }

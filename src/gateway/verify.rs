@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::answer::{Answer, Content, Kind, Lifetime};
 use super::chain::Found;
-use super::{Gateway, GatewayError, Policy};
+use super::{Gateway, GatewayError, Team};
 use crate::base::Call;
 use crate::module::zip::{MAX_GO_MOD, ZipError};
 use crate::module::{Ask, ModulePath, ModuleVersion, Pattern, Sum};
@@ -37,8 +37,6 @@ pub struct Trust {
     pub databases: Vec<Arc<Database>>,
     /// The modules that no database is asked about, as GONOSUMDB has it.
     pub no_sumdb: Vec<Pattern>,
-    /// What may be fetched at all.
-    pub policy: Policy,
 }
 
 /// The noted sums of a cache.
@@ -356,19 +354,19 @@ impl Gateway {
         looked.await.map_err(|_| GatewayError::Internal)?.map_err(|e| internal(&e))
     }
 
-    /// Answers a question to a checksum database that is passed on here. What no public upstream is asked about, no database is
-    /// either.
+    /// Answers a team's question to a checksum database that is passed on here. What no public upstream is asked about, no
+    /// database is either.
     ///
     /// # Errors
     /// Why there is no answer.
-    pub async fn sumdb(&self, database: &str, ask: &SumdbAsk, call: &Call) -> Result<Answer, GatewayError> {
+    pub async fn sumdb(&self, team: &Team, database: &str, ask: &SumdbAsk, call: &Call) -> Result<Answer, GatewayError> {
         let database = self.trust.databases.iter().find(|d| d.name() == database).ok_or(GatewayError::Unrecorded)?;
         let (bytes, holds) = match ask {
             SumdbAsk::Supported => (bytes::Bytes::new(), Some(Duration::ZERO)),
             SumdbAsk::Latest => database.latest(call.cached_only).await?,
             SumdbAsk::Tile(named) => database.tile(*named, call.cached_only).await?,
             SumdbAsk::Lookup(version) => {
-                if self.is_fenced(&version.module) {
+                if self.is_fenced(team, &version.module) {
                     return Err(GatewayError::Fenced);
                 }
                 (database.lookup(version, call.cached_only).await?, None)
@@ -383,14 +381,13 @@ impl Gateway {
         Ok(Answer::bytes(bytes, kind, lifetime))
     }
 
-    /// Whether the name of a module is not to be told to anybody outside: it is on no route, on one whose upstreams are all private,
-    /// or among those that no database is asked about.
-    pub fn is_fenced(&self, module: &ModulePath) -> bool {
+    /// Whether a team's question about a module is not to be told to anybody outside: it is on no route of the team's, on one whose
+    /// upstreams are all private, private to another team, or among those that no database is asked about.
+    pub fn is_fenced(&self, team: &Team, module: &ModulePath) -> bool {
         if module.as_str() == TOOLCHAIN {
             return false;
         }
-        let public = |plan: Plan| plan.route.steps.iter().any(|step| !self.members[step.upstream].private);
-        !self.routes.plan(module).is_some_and(public) || self.is_exempt(module)
+        !team.routes.plan(module).is_ok_and(|plan| plan.route.public) || self.is_exempt(module)
     }
 
     /// The names of the databases that are passed on.

@@ -3,6 +3,9 @@
 //! Routes stand in order, and the first whose patterns match wins. A plan is a pure function of the path and the table: it
 //! says the rule that matched, so that logs and `explain` can say it too, and it names upstreams by their place in the
 //! table of upstreams.
+//!
+//! Each team has a table: its own routes, then those that all share. What is private to another team is fenced off in it, so
+//! that the names of one team's modules do not leave the house through another's routes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,9 +128,15 @@ pub enum GoesOn {
     AnyError,
 }
 
-/// One `[[routes]]` entry, checked.
+/// One entry of `[[routes]]` or of a team's `routes`, checked.
 #[derive(Debug, Clone)]
 pub struct Route {
+    /// Its number among all routes of all tables; the flight of a fetch carries it.
+    pub id: usize,
+    /// Where it stands in the configuration: `routes[0]`, `teams.payments.routes[0]`.
+    pub key: Arc<str>,
+    /// Whether any of its upstreams is public.
+    pub public: bool,
     /// The patterns that lead here.
     pub patterns: Vec<Pattern>,
     /// The upstreams in order. Empty where a path is to be answered by nobody.
@@ -160,43 +169,86 @@ impl Route {
     }
 }
 
-/// All routes, in order.
+/// The routes of a team, or of everybody, in order.
 #[derive(Debug, Clone, Default)]
 pub struct RouteTable {
     routes: Vec<Arc<Route>>,
+    /// So many of them, at the beginning, are its owner's own.
+    own: usize,
+    /// What is private to others: not asked of public upstreams, save by a route that was made for it.
+    fences: Vec<Pattern>,
 }
 
 /// What is to be done for a path.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The route's place in the configuration, from 0; the flight of a fetch carries it.
-    pub index: usize,
     /// The route.
     pub route: Arc<Route>,
     /// Which of its patterns matched.
     pub pattern: usize,
 }
 
+/// Why nothing is to be done for a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unplanned {
+    /// No route matches.
+    NoRoute,
+    /// It is private to a team, and the route that matches here would ask a public upstream.
+    Fenced,
+}
+
 impl Plan {
     /// The rule that matched, for logs and `explain`: `routes[0] "github.com/acme"`.
     pub fn rule(&self) -> String {
         let pattern = self.route.patterns.get(self.pattern).map_or("", Pattern::as_str);
-        format!("routes[{}] {pattern:?}", self.index)
+        format!("{} {pattern:?}", self.route.key)
     }
 }
 
 impl RouteTable {
     /// A table of routes in order.
     pub fn new(routes: Vec<Route>) -> Self {
-        Self { routes: routes.into_iter().map(Arc::new).collect() }
+        Self { own: routes.len(), routes: routes.into_iter().map(Arc::new).collect(), fences: Vec::new() }
     }
 
-    /// The first route that matches the path; `None` where none does.
-    pub fn plan(&self, module: &ModulePath) -> Option<Plan> {
-        self.routes.iter().enumerate().find_map(|(index, route)| {
+    /// These routes, and after them those of another table.
+    #[must_use]
+    pub fn before(mut self, other: &Self) -> Self {
+        self.routes.extend(other.routes.iter().cloned());
+        self
+    }
+
+    /// Those that are not shared with others.
+    pub fn own(&self) -> &[Arc<Route>] {
+        &self.routes[..self.own]
+    }
+
+    /// The same with what is private to others.
+    #[must_use]
+    pub fn fenced(self, fences: Vec<Pattern>) -> Self {
+        Self { fences, ..self }
+    }
+
+    /// What others must not see go out: the patterns of its own routes whose upstreams are all private. One that matches
+    /// everything says nothing of the names that it matches.
+    pub fn private_patterns(&self) -> impl Iterator<Item = &Pattern> {
+        self.own().iter().filter(|route| !route.public).flat_map(|route| &route.patterns).filter(|p| !p.is_catch_all())
+    }
+
+    /// The first route that matches the path.
+    ///
+    /// # Errors
+    /// That there is none, or that a public upstream would be asked about what is private to others. A pattern as narrow as the
+    /// fence was written with it in mind.
+    pub fn plan(&self, module: &ModulePath) -> Result<Plan, Unplanned> {
+        let found = self.routes.iter().find_map(|route| {
             let pattern = route.patterns.iter().position(|p| p.matches(module.as_str()))?;
-            Some(Plan { index, route: Arc::clone(route), pattern })
-        })
+            Some(Plan { route: Arc::clone(route), pattern })
+        });
+        let plan = found.ok_or(Unplanned::NoRoute)?;
+        let own = &plan.route.patterns[plan.pattern];
+        let fenced = |fence: &Pattern| fence.matches(module.as_str()) && !fence.covers(own);
+        if plan.route.public && self.fences.iter().any(fenced) { Err(Unplanned::Fenced) } else { Ok(plan) }
     }
 
     /// The routes in order.
@@ -224,6 +276,9 @@ mod tests {
 
     fn route(patterns: &str) -> Route {
         Route {
+            id: 0,
+            key: "routes[0]".into(),
+            public: true,
             patterns: Pattern::parse_list(patterns).expect("patterns"),
             steps: Vec::new(),
             fallback: Fallback::NotFound,
@@ -236,12 +291,34 @@ mod tests {
 
     #[test]
     fn the_first_match_wins_on_the_decoded_path() {
-        let table = RouteTable::new(vec![route("github.com/Acme,*.corp.example"), route("github.com"), route("*")]);
-        let planned = |path: &str| table.plan(&ModulePath::parse(path).expect("path")).map(|p| (p.index, p.pattern));
-        assert_eq!(planned("github.com/Acme/tool"), Some((0, 0)));
-        assert_eq!(planned("git.corp.example/x"), Some((0, 1)));
-        assert_eq!(planned("github.com/acme/tool"), Some((1, 0)));
-        assert_eq!(planned("golang.org/x/mod"), Some((2, 0)));
+        let numbered = |(id, patterns): (usize, &str)| Route { id, ..route(patterns) };
+        let routes = ["github.com/Acme,*.corp.example", "github.com", "*"].into_iter().enumerate().map(numbered);
+        let table = RouteTable::new(routes.collect());
+        let planned = |path: &str| table.plan(&ModulePath::parse(path).expect("path")).map(|p| (p.route.id, p.pattern));
+        assert_eq!(planned("github.com/Acme/tool"), Ok((0, 0)));
+        assert_eq!(planned("git.corp.example/x"), Ok((0, 1)));
+        assert_eq!(planned("github.com/acme/tool"), Ok((1, 0)));
+        assert_eq!(planned("golang.org/x/mod"), Ok((2, 0)));
+    }
+
+    #[test]
+    fn what_is_private_to_a_team_goes_nowhere_by_the_routes_of_others() {
+        let private = |patterns: &str| Route { public: false, ..route(patterns) };
+        let team = RouteTable::new(vec![private("pay.example,github.com/pay/*"), private("*")]);
+        let fences: Vec<_> = team.private_patterns().cloned().collect();
+        assert_eq!(fences.iter().map(Pattern::as_str).collect::<Vec<_>>(), ["pay.example", "github.com/pay/*"]);
+        let own = RouteTable::new(vec![private("in.example"), route("github.com/pay/open"), route("github.com/pay")]);
+        let table = own.before(&RouteTable::new(vec![route("*")])).fenced(fences);
+        let planned = |path: &str| table.plan(&ModulePath::parse(path).expect("path")).map(|p| p.rule());
+        assert_eq!(planned("pay.example/x"), Err(Unplanned::Fenced));
+        assert_eq!(planned("pay.example"), Err(Unplanned::Fenced));
+        assert_eq!(planned("repay.example/x").as_deref(), Ok("routes[0] \"*\""));
+        assert_eq!(planned("in.example/pay").as_deref(), Ok("routes[0] \"in.example\""));
+        assert_eq!(planned("github.com/pay/open/x").as_deref(), Ok("routes[0] \"github.com/pay/open\""), "a route of its own");
+        assert_eq!(planned("github.com/pay/closed"), Err(Unplanned::Fenced), "a wider one is no leave");
+        assert_eq!(planned("github.com/pay").as_deref(), Ok("routes[0] \"github.com/pay\""), "the fence begins below");
+        let closed = RouteTable::new(vec![private("a.example")]);
+        assert_eq!(closed.plan(&ModulePath::parse("b.example/x").expect("path")).map(|p| p.rule()), Err(Unplanned::NoRoute));
     }
 
     #[test]

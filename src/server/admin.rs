@@ -1,27 +1,65 @@
 //! `/-/…`: is it alive, is it ready, why does it answer as it does.
+//!
+//! On a listener of its own this is for administrators, who may see every team's side. Where it shares the listener of the
+//! modules, explanations are of what the caller's own team is answered, and of nothing else.
 
 use actix_http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use actix_http::{Response, StatusCode};
 
-use super::Shared;
 use super::body::Body;
 use super::error::Refusal;
 use super::explain::explain;
+use super::{Shared, Site};
 
-/// Answers an admin request.
-pub(super) async fn answer(shared: &Shared, path: &str, query: &str) -> Result<Response<Body>, Refusal> {
-    match path {
-        "/-/healthz" => Ok(text(StatusCode::OK, "ok\n")),
-        "/-/readyz" if shared.is_stopping() => Ok(text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")),
-        "/-/readyz" => Ok(text(StatusCode::OK, "ready\n")),
-        "/-/explain" => {
-            let asked = url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "module");
-            let Some((_, asked)) = asked else {
-                return Err(Refusal::new(StatusCode::BAD_REQUEST, "ask as /-/explain?module=PATH or PATH@VERSION"));
+/// What a path below `/-/` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Page {
+    /// Whether it is alive.
+    Health,
+    /// Whether it is ready.
+    Readiness,
+    /// Why it answers as it does.
+    Explanation,
+}
+
+impl Page {
+    pub(super) fn of(path: &str) -> Option<Self> {
+        match path {
+            "/-/healthz" => Some(Self::Health),
+            "/-/readyz" => Some(Self::Readiness),
+            "/-/explain" => Some(Self::Explanation),
+            _ => None,
+        }
+    }
+}
+
+/// Answers an admin request. `team` is the place of the one team that may be explained, where not all may.
+pub(super) async fn answer(
+    shared: &Shared,
+    site: &Site,
+    page: Option<Page>,
+    query: &str,
+    team: Option<usize>,
+) -> Result<Response<Body>, Refusal> {
+    match page {
+        Some(Page::Health) => Ok(text(StatusCode::OK, "ok\n")),
+        Some(Page::Readiness) if shared.is_stopping() => Ok(text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")),
+        Some(Page::Readiness) => Ok(text(StatusCode::OK, "ready\n")),
+        Some(Page::Explanation) => {
+            let value =
+                |name: &str| url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value);
+            let bad = |what: &str| Refusal::new(StatusCode::BAD_REQUEST, what);
+            let Some(asked) = value("module") else {
+                return Err(bad("ask as /-/explain?module=PATH or PATH@VERSION, for a team with &team=NAME"));
             };
-            let site = shared.site();
-            let explained =
-                explain(site.gateway(), &asked).await.map_err(|e| Refusal::new(StatusCode::BAD_REQUEST, &e.to_string()))?;
+            let (gateway, named) = (site.gateway(), value("team"));
+            let named = named.as_deref().filter(|name| !name.is_empty());
+            let team = match team {
+                Some(own) => gateway.teams().get(own).filter(|own| named.is_none() || own.name.as_deref() == named),
+                None => gateway.team(named),
+            };
+            let team = team.ok_or_else(|| bad("there is no such team, or it is not the caller's"))?;
+            let explained = explain(gateway, team, &asked).await.map_err(|e| bad(&e.to_string()))?;
             let json = serde_json::to_vec_pretty(&explained)
                 .map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()))?;
             let mut response = Response::with_body(StatusCode::OK, Body::bytes(json.into()));
@@ -29,7 +67,7 @@ pub(super) async fn answer(shared: &Shared, path: &str, query: &str) -> Result<R
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             Ok(response)
         }
-        _ => Err(Refusal::new(StatusCode::NOT_FOUND, "there are /-/healthz, /-/readyz and /-/explain?module=PATH[@VERSION]")),
+        None => Err(Refusal::new(StatusCode::NOT_FOUND, "there are /-/healthz, /-/readyz and /-/explain?module=PATH[@VERSION]")),
     }
 }
 

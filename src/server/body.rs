@@ -1,5 +1,5 @@
-//! Bodies that do not hold a worker: files that their connection sends (see [`super::connection`]), and growing files, followed
-//! at the client's pace, read by offset without waiting where the page cache has them, else on a blocking thread.
+//! Bodies that do not hold a worker: files that their connection sends (see [`super::connection`]), and over TLS files and growing
+//! files followed at the client's pace, read by offset without waiting where the page cache has them, else on a blocking thread.
 //!
 //! A body that cannot be completed ends in an error, upon which the connection is closed: the client sees that it is cut
 //! off and never takes it for whole.
@@ -99,14 +99,14 @@ fn piece_length(rest: u64) -> usize {
 }
 
 /// A part of a file that does not change, handed to the connection.
-pub(super) struct FileBody {
+struct FileBody {
     slot: Slot,
     job: Option<FileJob>,
     length: u64,
 }
 
 impl FileBody {
-    pub(super) fn new(slot: Slot, file: Arc<File>, offset: u64, length: u64) -> Self {
+    fn new(slot: Slot, file: Arc<File>, offset: u64, length: u64) -> Self {
         Self { slot, job: Some(FileJob::new(file, offset, length)), length }
     }
 
@@ -176,22 +176,42 @@ impl GrowingBody {
 
 type PieceStream = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>>>>;
 
-/// Follows a growing file from its start.
-fn follow(reader: SpoolReader) -> PieceStream {
-    Box::pin(stream::try_unfold((reader, 0_u64), |(mut reader, offset)| async move {
+/// Reads a piece of a file, at once where it is in memory.
+async fn read_piece(file: &Arc<File>, offset: u64, length: usize) -> Result<Bytes, BoxError> {
+    if let Some(piece) = read_now(file, offset, length)? {
+        return Ok(piece);
+    }
+    let file = Arc::clone(file);
+    Ok(tokio::task::spawn_blocking(move || read_waiting(&file, offset, length)).await??)
+}
+
+/// Follows a growing file from its start; to this length, where one was announced.
+fn follow(reader: SpoolReader, announced: Option<u64>) -> PieceStream {
+    Box::pin(stream::try_unfold((reader, 0_u64), move |(mut reader, offset)| async move {
         let ready = match reader.readable(offset).await.map_err(|reason| BoxError::from(reason.to_string()))? {
+            Readable::End if announced.is_some_and(|length| offset < length) => return Err("it is shorter than announced".into()),
             Readable::End => return Ok(None),
             Readable::Bytes(ready) => ready,
         };
-        let length = piece_length(ready);
-        let piece = if let Some(piece) = read_now(&reader.file, offset, length)? {
-            piece
-        } else {
-            let file = Arc::clone(&reader.file);
-            tokio::task::spawn_blocking(move || read_waiting(&file, offset, length)).await??
-        };
+        let piece = read_piece(&reader.file, offset, piece_length(ready)).await?;
         let next = offset + piece.len() as u64;
+        if announced.is_some_and(|length| next > length) {
+            return Err("it is longer than announced".into());
+        }
         Ok(Some((piece, (reader, next))))
+    }))
+}
+
+/// Reads a part of a file that does not change.
+fn read_part(file: Arc<File>, from: u64, length: u64) -> PieceStream {
+    Box::pin(stream::try_unfold((file, from), move |(file, offset)| async move {
+        let rest = from + length - offset;
+        if rest == 0 {
+            return Ok(None);
+        }
+        let piece = read_piece(&file, offset, piece_length(rest)).await?;
+        let next = offset + piece.len() as u64;
+        Ok(Some((piece, (file, next))))
     }))
 }
 
@@ -209,8 +229,8 @@ enum Inner {
     Bytes(Bytes),
     File(FileBody),
     Growing(GrowingBody),
-    /// A growing file whose length nobody announced.
-    Pieces(PieceStream),
+    /// A file piece by piece; its length, where it is known.
+    Pieces(PieceStream, Option<u64>),
     /// The answer to a HEAD: a length without bytes.
     Head(BodySize),
 }
@@ -220,14 +240,20 @@ impl Body {
         Self { inner: Inner::Bytes(bytes), slot: None, record: None, sent: 0 }
     }
 
-    pub(super) fn file(body: FileBody) -> Self {
-        Self { inner: Inner::File(body), slot: None, record: None, sent: 0 }
+    /// A part of a file that does not change.
+    pub(super) fn file(slot: Slot, file: Arc<File>, from: u64, length: u64) -> Self {
+        let inner = if slot.sends_files() {
+            Inner::File(FileBody::new(slot, file, from, length))
+        } else {
+            Inner::Pieces(read_part(file, from, length), Some(length))
+        };
+        Self { inner, slot: None, record: None, sent: 0 }
     }
 
     pub(super) fn growing(slot: &Slot, reader: SpoolReader, length: Option<u64>) -> Self {
         let inner = match length {
-            Some(length) => Inner::Growing(GrowingBody::new(slot.clone(), reader, length)),
-            None => Inner::Pieces(follow(reader)),
+            Some(length) if slot.sends_files() => Inner::Growing(GrowingBody::new(slot.clone(), reader, length)),
+            length => Inner::Pieces(follow(reader, length), length),
         };
         Self { inner, slot: None, record: None, sent: 0 }
     }
@@ -255,7 +281,7 @@ impl Body {
 
     /// Whether it is sent piece by piece.
     pub(super) fn is_streamed(&self) -> bool {
-        matches!(self.inner, Inner::File(_) | Inner::Growing(_) | Inner::Pieces(_))
+        matches!(self.inner, Inner::File(_) | Inner::Growing(_) | Inner::Pieces(..))
     }
 
     /// Whether it is the answer to a HEAD.
@@ -289,7 +315,8 @@ impl MessageBody for Body {
         match &self.inner {
             Inner::Bytes(bytes) => BodySize::Sized(bytes.len() as u64),
             // The length of a file stands in the head already; see `connection`.
-            Inner::File(_) | Inner::Growing(_) | Inner::Pieces(_) => BodySize::Stream,
+            Inner::File(_) | Inner::Growing(_) | Inner::Pieces(_, None) => BodySize::Stream,
+            Inner::Pieces(_, Some(length)) => BodySize::Sized(*length),
             Inner::Head(size) => *size,
         }
     }
@@ -300,7 +327,7 @@ impl MessageBody for Body {
             Inner::Bytes(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
             Inner::File(body) => body.poll(),
             Inner::Growing(body) => body.poll(cx),
-            Inner::Pieces(stream) => stream.as_mut().poll_next(cx),
+            Inner::Pieces(stream, _) => stream.as_mut().poll_next(cx),
             Inner::Head(_) => Poll::Ready(None),
         };
         match &polled {

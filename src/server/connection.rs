@@ -9,6 +9,8 @@
 //! Requests are handed to the dispatcher one at a time (see [`super::head`]); the next one waits until the answer before it has
 //! been handed over.
 //!
+//! Over TLS there is no `sendfile`: bodies are read and written piece by piece there (see [`super::body`]).
+//!
 //! `sendfile` waits for the disk where a page is not in memory, so each stretch is first looked for without waiting
 //! (`preadv2` with `RWF_NOWAIT`), and read ahead on a blocking thread where it is missing. A client that takes nothing for
 //! [`STALL`] is given up.
@@ -17,6 +19,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -29,13 +32,15 @@ use rustix::io::{Errno, ReadWriteFlags};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
+use tokio_rustls::server::TlsStream;
 
 use super::head::{self, EndOfHead};
+use super::tls::SharedCertificate;
 
 /// What the body gives the dispatcher in the file's stead.
 pub(super) const STAND_IN: &[u8] = b"\0";
 /// A client that takes nothing for so long is given up.
-const STALL: Duration = Duration::from_secs(60);
+pub(super) const STALL: Duration = Duration::from_secs(60);
 /// A stretch of a file that is looked for in memory and sent at once.
 const STRETCH: u64 = 512 << 10;
 /// The distance at which pages of a stretch are looked for: the kernel reads ahead in runs of this size.
@@ -135,17 +140,26 @@ struct Exchange {
 
 /// An answer's side of its connection: where a body leaves its file, and says that it is done.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Slot(Rc<RefCell<Exchange>>);
+pub(super) struct Slot {
+    exchange: Rc<RefCell<Exchange>>,
+    /// Whether the connection sends files by itself.
+    sends_files: bool,
+}
 
 impl Slot {
+    /// Whether bodies may leave their files here.
+    pub(super) fn sends_files(&self) -> bool {
+        self.sends_files
+    }
+
     /// Leaves a job. There is one response at a time, and so one job.
     pub(super) fn leave(&self, job: FileJob) {
-        self.0.borrow_mut().job = Some(job);
+        self.exchange.borrow_mut().job = Some(job);
     }
 
     /// The answer has been handed over; the connection may read the next request.
     pub(super) fn done(&self) {
-        let mut exchange = self.0.borrow_mut();
+        let mut exchange = self.exchange.borrow_mut();
         exchange.busy = false;
         if let Some(reader) = exchange.reader.take() {
             reader.wake();
@@ -154,15 +168,40 @@ impl Slot {
 
     /// The bytes that are still to be sent; `None` when the job is done.
     pub(super) fn rest(&self) -> Option<u64> {
-        self.0.borrow().job.as_ref().map(|job| job.rest)
+        self.exchange.borrow().job.as_ref().map(|job| job.rest)
     }
+}
+
+/// What a request knows of its connection.
+#[derive(Debug, Default)]
+pub(super) struct Wire {
+    pub(super) slot: Slot,
+    /// The other end.
+    pub(super) peer: Option<SocketAddr>,
+    /// The certificate that it showed.
+    pub(super) certificate: Option<SharedCertificate>,
+}
+
+impl Wire {
+    /// For one request of many that are answered at the same time.
+    pub(super) fn request(&self) -> Rc<Self> {
+        Rc::new(Self { slot: Slot::default(), peer: self.peer, certificate: self.certificate.clone() })
+    }
+}
+
+/// What a connection is made of.
+#[derive(Debug)]
+enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    io: TcpStream,
+    io: Io,
     slot: Slot,
+    wire: Rc<Wire>,
     stalled: Option<Pin<Box<Sleep>>>,
     end: EndOfHead,
     /// Bytes of a head that is not whole yet, and what came after a whole one.
@@ -174,61 +213,107 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(io: TcpStream) -> Self {
-        // Answers are written whole; waiting to fill a packet only adds time. A socket that refuses this works all the same.
-        let _ = io.set_nodelay(true);
-        Self { io, slot: Slot::default(), stalled: None, end: EndOfHead::default(), ahead: Vec::new(), searched: 0, head: 0 }
+    /// A plain one, with whom that is.
+    pub(super) fn plain(io: TcpStream, peer: Option<SocketAddr>) -> Self {
+        Self::new(Io::Plain(io), Wire { slot: Slot { sends_files: true, ..Slot::default() }, peer, certificate: None })
     }
 
-    /// Where this connection's bodies leave their files.
-    pub(super) fn slot(&self) -> Slot {
-        self.slot.clone()
+    /// One within TLS, with whom that is.
+    pub(super) fn tls(io: TlsStream<TcpStream>, wire: Wire) -> Self {
+        Self::new(Io::Tls(Box::new(io)), wire)
+    }
+
+    fn new(io: Io, wire: Wire) -> Self {
+        let slot = wire.slot.clone();
+        let wire = Rc::new(wire);
+        Self { io, slot, wire, stalled: None, end: EndOfHead::default(), ahead: Vec::new(), searched: 0, head: 0 }
+    }
+
+    /// What this connection's requests know of it.
+    pub(super) fn wire(&self) -> Rc<Wire> {
+        Rc::clone(&self.wire)
     }
 
     fn poll_some(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let slot = Rc::clone(&self.slot.0);
+        let slot = Rc::clone(&self.slot.exchange);
         let mut exchange = slot.borrow_mut();
         match (exchange.job.as_mut(), buf) {
-            (None, _) => Pin::new(&mut self.io).poll_write(cx, buf),
+            (None, _) => self.io.poll_write(cx, buf),
             (Some(job), [_stand_in]) => {
-                ready!(self.poll_send(cx, job))?;
+                let Io::Plain(io) = &self.io else { return Poll::Ready(Err(io::ErrorKind::Unsupported.into())) };
+                ready!(poll_send(io, &mut self.stalled, cx, job))?;
                 exchange.job = None;
                 // The body, of the same task, has something to say now: that it is complete.
                 cx.waker().wake_by_ref();
                 Poll::Ready(Ok(buf.len()))
             }
-            (Some(_), [head @ .., _stand_in]) => Pin::new(&mut self.io).poll_write(cx, head),
+            (Some(_), [head @ .., _stand_in]) => self.io.poll_write(cx, head),
             (Some(_), []) => Poll::Ready(Ok(0)),
         }
     }
+}
 
-    /// Sends the file, as far as the client takes it.
-    fn poll_send(&mut self, cx: &mut Context<'_>, job: &mut FileJob) -> Poll<io::Result<()>> {
-        let turn = job.rest.saturating_sub(TURN);
-        while job.rest > 0 {
-            if job.rest <= turn {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            ready!(job.poll_ready(cx))?;
-            ready!(self.io.poll_write_ready(cx))?;
-            let length = usize::try_from(job.ready_to.min(job.offset + job.rest) - job.offset).unwrap_or(usize::MAX);
-            let mut offset = job.offset;
-            let sent = self.io.try_io(Interest::WRITABLE, || {
-                rustix::fs::sendfile(&self.io, &*job.file, Some(&mut offset), length).map_err(io::Error::from)
-            });
-            match sent {
-                Ok(0) => return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than it was"))),
-                Ok(sent) => {
-                    job.offset += sent as u64;
-                    job.rest -= sent as u64;
-                    self.stalled = None;
-                }
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                Err(e) => return Poll::Ready(Err(e)),
-            }
+/// Sends the file, as far as the client takes it.
+fn poll_send(
+    io: &TcpStream,
+    stalled: &mut Option<Pin<Box<Sleep>>>,
+    cx: &mut Context<'_>,
+    job: &mut FileJob,
+) -> Poll<io::Result<()>> {
+    let turn = job.rest.saturating_sub(TURN);
+    while job.rest > 0 {
+        if job.rest <= turn {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
-        Poll::Ready(Ok(()))
+        ready!(job.poll_ready(cx))?;
+        ready!(io.poll_write_ready(cx))?;
+        let length = usize::try_from(job.ready_to.min(job.offset + job.rest) - job.offset).unwrap_or(usize::MAX);
+        let mut offset = job.offset;
+        let sent = io.try_io(Interest::WRITABLE, || {
+            rustix::fs::sendfile(io, &*job.file, Some(&mut offset), length).map_err(io::Error::from)
+        });
+        match sent {
+            Ok(0) => return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than it was"))),
+            Ok(sent) => {
+                job.offset += sent as u64;
+                job.rest -= sent as u64;
+                *stalled = None;
+            }
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(e) => return Poll::Ready(Err(e)),
+        }
+    }
+    Poll::Ready(Ok(()))
+}
+
+impl Io {
+    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(io) => Pin::new(io).poll_write(cx, buf),
+            Self::Tls(io) => Pin::new(io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(io) => Pin::new(io).poll_flush(cx),
+            Self::Tls(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            Self::Tls(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Tls(io) => Pin::new(io).poll_read(cx, buf),
+        }
     }
 }
 
@@ -247,11 +332,11 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        self.io.poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        self.io.poll_shutdown(cx)
     }
 }
 
@@ -285,7 +370,7 @@ impl Connection {
         buf.put_slice(&self.ahead[..length]);
         self.ahead.drain(..length);
         self.head -= length;
-        self.slot.0.borrow_mut().busy = self.head == 0;
+        self.slot.exchange.borrow_mut().busy = self.head == 0;
     }
 }
 
@@ -293,7 +378,7 @@ impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         {
-            let mut exchange = this.slot.0.borrow_mut();
+            let mut exchange = this.slot.exchange.borrow_mut();
             if exchange.busy {
                 exchange.reader = Some(cx.waker().clone());
                 return Poll::Pending;
@@ -307,13 +392,13 @@ impl AsyncRead for Connection {
             // What is there already came together with the request before.
             if this.ahead.len() > this.searched {
                 this.take_head(buf);
-                if this.slot.0.borrow().busy || this.head > 0 {
+                if this.slot.exchange.borrow().busy || this.head > 0 {
                     return Poll::Ready(Ok(()));
                 }
             }
             let mut piece = [0; 4096];
             let mut into = ReadBuf::new(&mut piece);
-            ready!(Pin::new(&mut this.io).poll_read(cx, &mut into))?;
+            ready!(this.io.poll_read(cx, &mut into))?;
             if into.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }

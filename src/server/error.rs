@@ -30,6 +30,11 @@ impl Refusal {
         Self { status, text: format!("modgate: {}\n", one_line(what)), retry_after: None }
     }
 
+    /// The same, where coming again makes sense after a while.
+    pub(super) fn after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(seconds(wait)), ..self }
+    }
+
     pub(super) fn of_ask(error: &AskError) -> Self {
         let status = match error {
             AskError::Unknown(_) => StatusCode::NOT_FOUND,
@@ -53,11 +58,16 @@ impl Refusal {
         }
         refusal.retry_after = match error {
             GatewayError::Overloaded => Some(1),
-            GatewayError::Chain(_, Some(after)) => Some(after.max(&Duration::from_secs(1)).as_secs()),
+            GatewayError::Chain(_, Some(after)) => Some(seconds(*after)),
             _ => None,
         };
         refusal
     }
+}
+
+/// Whole seconds, and none too few.
+fn seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
 /// The status of a gateway's error.
@@ -66,7 +76,7 @@ pub(super) fn status(error: &GatewayError) -> StatusCode {
         GatewayError::NoRoute | GatewayError::NoUpstream | GatewayError::NotCached => StatusCode::NOT_FOUND,
         GatewayError::Fenced | GatewayError::Unrecorded => StatusCode::NOT_FOUND,
         // The go command stops at this one, so that nobody gets round it by the next proxy.
-        GatewayError::Denied(_) | GatewayError::Unproven => StatusCode::FORBIDDEN,
+        GatewayError::Denied(_) | GatewayError::Unproven | GatewayError::Outside => StatusCode::FORBIDDEN,
         GatewayError::Unverified { timed_out: true, .. } => StatusCode::GATEWAY_TIMEOUT,
         GatewayError::Unverified { .. } => StatusCode::BAD_GATEWAY,
         GatewayError::Chain(ChainVerdict::Absent, _) => StatusCode::NOT_FOUND,

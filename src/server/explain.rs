@@ -11,15 +11,17 @@ use serde::Serialize;
 use super::error::status;
 use crate::base::Call;
 use crate::base::units::show_elapsed;
-use crate::gateway::{Content, Gateway, Outcome};
+use crate::gateway::{Content, Gateway, Outcome, Team};
 use crate::module::{Ask, Malformed, ModulePath, ModuleVersion, Query, Version};
-use crate::route::{Plan, Verify};
+use crate::route::{Plan, Unplanned, Verify};
 
 /// An explanation.
 #[derive(Debug, Clone, Serialize)]
 pub struct Explanation {
     /// The module, with the version or query where one was given.
     pub asked: String,
+    /// The team that it is explained for; none is everybody.
+    pub team: Option<String>,
     /// The rule that matched, or why there is none.
     pub route: String,
     /// What zips and go.mod files have to prove there.
@@ -69,24 +71,32 @@ pub struct Tried {
     pub took: String,
 }
 
-/// Explains `MODULE` or `MODULE@VERSION`, where the version may be a query.
+/// Explains to a team `MODULE` or `MODULE@VERSION`, where the version may be a query.
 ///
 /// # Errors
 /// A module path or version that is malformed.
-pub async fn explain(gateway: &Arc<Gateway>, asked: &str) -> Result<Explanation, Malformed> {
+pub async fn explain(gateway: &Arc<Gateway>, team: &Team, asked: &str) -> Result<Explanation, Malformed> {
     let asks = questions(asked)?;
     let call = Call::new();
-    let plan = asks.first().and_then(|ask| gateway.routes().plan(ask.module()));
-    let members = plan.iter().flat_map(|p| &p.route.steps).map(|s| &gateway.members()[s.upstream]);
+    let plan = asks.first().map(|ask| team.routes.plan(ask.module()));
+    let members = plan.iter().flatten().flat_map(|p| &p.route.steps).map(|s| &gateway.members()[s.upstream]);
     let chain = members.map(|m| Link { upstream: m.name.to_string(), state: m.upstream.state() }).collect();
     let mut questions = Vec::new();
     for ask in &asks {
-        let outcome = gateway.answer(ask, &call).await;
+        let outcome = gateway.answer(team, ask, &call).await;
         questions.push(question(gateway, ask, outcome).await);
     }
-    let verify = plan.as_ref().zip(asks.first()).map(|(plan, ask)| verify(gateway, plan, ask.module()));
-    let route = plan.map_or_else(|| "no route matches".to_owned(), |plan| plan.rule());
-    Ok(Explanation { asked: asked.to_owned(), route, verify, chain, questions })
+    let planned = plan.as_ref().and_then(|plan| plan.as_ref().ok());
+    let verify = planned.zip(asks.first()).map(|(plan, ask)| verify(gateway, plan, ask.module()));
+    let route = match plan {
+        Some(Ok(plan)) => plan.rule(),
+        Some(Err(Unplanned::Fenced)) => {
+            "fenced off: it is private to a team, and the route here leads to a public upstream".to_owned()
+        }
+        Some(Err(Unplanned::NoRoute)) | None => "no route matches".to_owned(),
+    };
+    let team = team.name.as_ref().map(ToString::to_string);
+    Ok(Explanation { asked: asked.to_owned(), team, route, verify, chain, questions })
 }
 
 fn questions(asked: &str) -> Result<Vec<Ask>, Malformed> {
@@ -163,7 +173,8 @@ async fn found(content: Content) -> String {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.asked)?;
+        let team = self.team.as_ref().map(|team| format!(" (team {team})")).unwrap_or_default();
+        writeln!(f, "{}{team}", self.asked)?;
         writeln!(f, "  route  {}", self.route)?;
         let names: Vec<&str> = self.chain.iter().map(|l| l.upstream.as_str()).collect();
         writeln!(f, "  chain  {}", if names.is_empty() { "(nobody)".to_owned() } else { names.join(" -> ") })?;

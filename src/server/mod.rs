@@ -1,24 +1,33 @@
 //! Layer 7: HTTP in and out.
 //!
-//! The whole route table stands in [`Front::slow`] and in [`admin`]. A request meets, in this order: the method, the memory of
-//! ready answers (by the path as it came, before anything is parsed), the limits on its size, the parser, the gateway. What is
-//! answered from memory is sent with headers made once and without a task, a lock that waits, or a parse.
+//! The whole route table stands in [`Front::slow`] and in [`admin`]. A request meets, in this order: the method, the question which
+//! team it is of ([`identify`]), the limits on how often that asks ([`limits`]), the memory of ready answers (by the path as it
+//! came, before anything is parsed), the limits on its size, the parser, the gateway. What is answered from memory is sent with
+//! headers made once and without a task, a lock that waits, or a parse.
 //!
-//! The listeners are actix-web's; the service behind them takes its requests directly, since one pattern needs no router.
+//! The listeners are actix's; the service behind them takes its requests directly, since one pattern needs no router. HTTP/1 is
+//! actix's too, over connections of our own ([`connection`]); HTTP/2 is the h2 crate's ([`h2`]), where TLS ([`tls`]) agreed on it.
 
 pub mod admin;
+pub mod audit;
 mod body;
 mod connection;
 mod error;
 pub mod explain;
+mod h2;
 mod head;
+pub mod identify;
+pub mod limits;
 pub mod observe;
 mod respond;
+pub mod tls;
 pub mod vanity;
 
+use std::cell::RefCell;
 use std::future::{Future, Ready, ready};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
@@ -28,20 +37,25 @@ use actix_http::error::DispatchError;
 use actix_http::header::{HeaderMap, HeaderValue};
 use actix_http::{HttpMessage, HttpService, Method, Request, Response, StatusCode};
 use actix_rt::net::TcpStream;
-use actix_service::{Service, ServiceFactory, ServiceFactoryExt, fn_factory, fn_service};
-use arc_swap::ArcSwap;
+use actix_service::{Service, ServiceFactory, fn_factory, fn_service};
+use arc_swap::{ArcSwap, ArcSwapOption};
 
+use crate::access::Access;
 use crate::base::Call;
 use crate::base::call::fresh_id;
-use crate::gateway::{CacheStatus, Gateway, Outcome, Trail};
+use crate::gateway::{Content, Gateway, Outcome, Trail};
 use crate::module::Ask;
 use crate::store::Memory;
 use crate::sumdb::SumdbAsk;
+use audit::Audit;
 use body::Body;
-use connection::{Connection, Slot};
+use connection::{Connection, Slot, Wire};
 use error::Refusal;
-use observe::Record;
+use identify::{Doors, Entry, Sender, client_of, find_sender, sender};
+use limits::Limiters;
+use observe::{Record, Visitor};
 use respond::{Prepared, REQUEST_ID};
+use tls::{ClientCertificate, Tls};
 
 /// The longest path that is read; the longest module path and version together stay below it.
 const MAX_PATH: usize = 4096;
@@ -63,20 +77,52 @@ const SUMDB: &str = "/sumdb/";
 /// What is swapped as one when the configuration is read again.
 pub struct Site {
     gateway: Arc<Gateway>,
+    entrance: Entrance,
     ready: Memory<Prepared>,
     /// Files that stay open for their next asker.
     open: Memory<Prepared>,
     vanity: Vec<vanity::Rule>,
 }
 
+/// Who comes in, as what, and how often.
+pub struct Entrance {
+    /// Which teams there are, and who is of them. By the places of the gateway's teams.
+    pub doors: Doors,
+    /// Who people are.
+    pub access: Arc<Access>,
+    /// How often they may ask.
+    pub limits: Arc<Limiters>,
+    /// What TLS is spoken with them, where there is a listener for it.
+    pub tls: Option<Arc<Tls>>,
+}
+
+thread_local! {
+    /// Where the name of a team's answer is put together.
+    static NAME: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// The name in memory of a team's answer to a path. No team is ever given another's.
+fn named<T>(team: usize, path: &str, with: impl FnOnce(&str) -> T) -> T {
+    use std::fmt::Write;
+    if team == 0 {
+        return with(path);
+    }
+    NAME.with_borrow_mut(|name| {
+        name.clear();
+        // A text takes whatever is written. Paths begin with a slash, so that no two of these are the same.
+        let _ = write!(name, "{team}{path}");
+        with(name)
+    })
+}
+
 impl Site {
-    /// A gateway, `memory` bytes for its small answers, and the vanity host's rules.
-    pub fn new(gateway: Arc<Gateway>, memory: u64, vanity: Vec<vanity::Rule>) -> Self {
+    /// A gateway and who may ask it, `memory` bytes for its small answers, and the vanity host's rules.
+    pub fn new(gateway: Arc<Gateway>, entrance: Entrance, memory: u64, vanity: Vec<vanity::Rule>) -> Self {
         // An eighth of what the process may have open, and never many: connections need theirs.
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
         let files = (limit / 8).clamp(16, 1024);
         let weight = respond::OPEN_FILE_WEIGHT as u64;
-        Self { gateway, ready: Memory::new(memory), open: Memory::new(files * weight), vanity }
+        Self { gateway, entrance, ready: Memory::new(memory), open: Memory::new(files * weight), vanity }
     }
 
     /// Closes the files that are held open for their next asker: after eviction, whose space they would keep.
@@ -90,13 +136,13 @@ impl Site {
         self.open.retain(|prepared| prepared.is_fresh(now));
     }
 
-    fn find(&self, path: &str) -> Option<Arc<Prepared>> {
-        self.ready.get(path).or_else(|| self.open.get(path))
+    fn find(&self, team: usize, path: &str) -> Option<Arc<Prepared>> {
+        named(team, path, |name| self.ready.get(name).or_else(|| self.open.get(name)))
     }
 
-    fn put(&self, path: &str, prepared: Prepared) {
+    fn put(&self, team: usize, path: &str, prepared: Prepared) {
         let memory = if prepared.is_file() { &self.open } else { &self.ready };
-        memory.put(path, Arc::new(prepared));
+        named(team, path, |name| memory.put(name, Arc::new(prepared)));
     }
 
     /// The gateway.
@@ -110,13 +156,24 @@ pub struct Shared {
     site: ArcSwap<Site>,
     /// Gateways of configurations before, which may still have fetches under way.
     before: Mutex<Vec<Weak<Gateway>>>,
+    audit: ArcSwapOption<Audit>,
     stopping: AtomicBool,
 }
 
 impl Shared {
     /// Starts with a site.
     pub fn new(site: Site) -> Arc<Self> {
-        Arc::new(Self { site: ArcSwap::from_pointee(site), before: Mutex::default(), stopping: AtomicBool::new(false) })
+        Arc::new(Self {
+            site: ArcSwap::from_pointee(site),
+            before: Mutex::default(),
+            audit: ArcSwapOption::empty(),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// From now on requests are written down there, or nowhere.
+    pub fn audit_by(&self, audit: Option<Arc<Audit>>) {
+        self.audit.store(audit);
     }
 
     /// Puts another site in its place. Requests under way finish with the one they began with.
@@ -159,6 +216,8 @@ pub struct Listen {
     pub grace: Duration,
     /// What it answers.
     pub role: Role,
+    /// Whether TLS is spoken there.
+    pub tls: bool,
 }
 
 /// What a listener answers.
@@ -195,34 +254,52 @@ pub fn listen(settings: &Listen, shared: &Arc<Shared>) -> Result<actix_server::S
     }
     for address in &settings.addresses {
         let (front, stopping) = (Front { role: settings.role, shared: Arc::clone(shared) }, server.graceful_shutdown_signal());
-        let bound = server.bind(format!("{address}"), address, move || connections(front.clone(), stopping.clone()));
+        let tls = settings.tls;
+        let bound = server.bind(format!("{address}"), address, move || connections(front.clone(), tls, stopping.clone()));
         server = bound.map_err(|source| ListenError { address: *address, source })?;
     }
     Ok(server.run())
 }
 
-/// Makes a worker's service: connections, and HTTP/1 upon them.
+/// Makes a worker's service: connections, with TLS or without, and HTTP upon them.
 fn connections(
     front: Front,
+    tls: bool,
     stopping: actix_server::GracefulShutdownSignal,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> {
-    let http = HttpService::build()
+    let (signal, service) = (stopping.clone(), front.clone());
+    let http1 = HttpService::build()
         .keep_alive(KEEP_ALIVE)
         .client_request_timeout(HEAD_LIMIT)
         .client_disconnect_timeout(Duration::from_secs(5))
         .graceful_shutdown_signal(move || {
-            let stopping = stopping.clone();
-            async move { stopping.notified().await }
+            let signal = signal.clone();
+            async move { signal.notified().await }
         })
         .on_connect_ext(|connection: &Connection, data| {
-            data.insert(connection.slot());
+            data.insert(connection.wire());
         })
-        .h1(fn_factory(move || ready(Ok::<_, ()>(front.clone()))));
-    fn_service(|io: TcpStream| {
-        let peer = io.peer_addr().ok();
-        ready(Ok((Connection::new(io), peer)))
+        .h1(fn_factory(move || ready(Ok::<_, ()>(service.clone()))));
+    fn_factory(move || {
+        let (front, stopping, http1) = (front.clone(), stopping.clone(), http1.new_service(()));
+        async move {
+            let http1 = Rc::new(http1.await?);
+            Ok(fn_service(move |io: TcpStream| {
+                let (front, stopping, http1) = (front.clone(), stopping.clone(), Rc::clone(&http1));
+                async move {
+                    // Answers are written whole; waiting to fill a packet only adds time. A socket that refuses this works all the same.
+                    let _ = io.set_nodelay(true);
+                    let peer = io.peer_addr().ok();
+                    let connection =
+                        if tls { front.shake_hands(io, peer, stopping).await } else { Some(Connection::plain(io, peer)) };
+                    match connection {
+                        Some(connection) => http1.call((connection, peer)).await,
+                        None => Ok(()),
+                    }
+                }
+            }))
+        }
     })
-    .and_then(http)
 }
 
 /// One worker's service.
@@ -257,56 +334,105 @@ impl Service<Request> for Front {
     actix_service::always_ready!();
 
     fn call(&self, request: Request) -> Self::Future {
-        if self.role.proxy
-            && let Some(response) = self.ready_answer(&request)
-        {
+        let wire = request.conn_data::<Rc<Wire>>().cloned().unwrap_or_default();
+        if let Some(response) = self.ready_answer(&request, &wire) {
             return Responding::Now(ready(Ok(response)));
         }
         let front = self.clone();
-        Responding::Later(Box::pin(async move { Ok(front.slow(request).await) }))
+        Responding::Later(Box::pin(async move { Ok(front.slow(request, wire).await) }))
     }
 }
 
 impl Front {
-    /// The hot path: an answer that was made ready before.
-    fn ready_answer(&self, request: &Request) -> Option<Response<Body>> {
-        if *request.method() != Method::GET {
+    /// Takes a connection through the TLS handshake. One that agreed on HTTP/2 is served here to its end.
+    async fn shake_hands(
+        &self,
+        io: TcpStream,
+        peer: Option<SocketAddr>,
+        stopping: actix_server::GracefulShutdownSignal,
+    ) -> Option<Connection> {
+        let tls = Arc::clone(self.shared.site.load().entrance.tls.as_ref()?);
+        let stream = match tls.accept(io).await {
+            Ok(stream) => stream?,
+            Err(e) => {
+                tracing::debug!(peer = ?peer, error = %e, "a TLS handshake came to nothing");
+                return None;
+            }
+        };
+        let certificate = ClientCertificate::of(&stream).map(Rc::new);
+        let wire = Wire { slot: Slot::default(), peer, certificate };
+        if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Some(Connection::tls(stream, wire));
+        }
+        h2::serve(stream, self.clone(), Rc::new(wire), stopping.notified()).await;
+        None
+    }
+
+    /// Answers a request.
+    async fn answer(&self, request: Request, wire: Rc<Wire>) -> Response<Body> {
+        match self.ready_answer(&request, &wire) {
+            Some(response) => response,
+            None => self.clone().slow(request, wire).await,
+        }
+    }
+
+    /// The hot path: an answer that was made ready before, for somebody who is known.
+    fn ready_answer(&self, request: &Request, wire: &Wire) -> Option<Response<Body>> {
+        if *request.method() != Method::GET || !self.role.proxy {
             return None;
         }
-        let path = request.uri().path();
         let site = self.shared.site.load();
-        let prepared = site.find(path)?;
+        let Entrance { doors, access, limits, tls } = &site.entrance;
+        let Sender::Known(caller) = sender(access, tls.as_deref(), request, wire) else { return None };
+        let entry = doors.enter(request, caller).ok()?;
+        let path = request.uri().path().get(entry.begins..)?;
+        let prepared = site.find(entry.team, path)?;
         let now = Instant::now();
         if !prepared.is_fresh(now) {
             return None;
         }
+        let address = || doors.address_of(request.headers(), wire.peer);
+        let admitted = limits.admit(entry.team, || client_of(entry.caller.as_deref(), address()));
         let (id, id_value) = request_id(request.headers());
-        let slot = slot_of(request);
-        let mut response = prepared.respond(request.headers(), &slot).map_body(|_, body| body.on(slot));
+        let mut response = match admitted {
+            Ok(()) => prepared.respond(request.headers(), &wire.slot),
+            Err(wait) => respond::of_refusal(too_often(wait)),
+        };
         response.headers_mut().insert(REQUEST_ID, id_value);
-        if !observe::wanted() {
+        let response = response.map_body(|_, body| body.on(wire.slot.clone()));
+        let audit = self.shared.audit.load();
+        if !observe::is_logged() && audit.is_none() {
             return Some(response);
         }
-        let trail = Trail { cache: CacheStatus::Memory, upstream: prepared.upstream.clone(), ..Trail::default() };
-        let record = Record::new(id, request, now, trail, response.status());
+        let team = site.gateway.teams()[entry.team].name.clone();
+        let visitor = Visitor { address: address(), caller: entry.caller, team, path: path.to_owned() };
+        let mut record = Record::new(id, request, now, prepared.trail(), visitor);
+        record.status = response.status();
+        record.audit.clone_from(&audit);
         Some(recorded(response, record))
     }
 
     /// Everything else.
-    async fn slow(self, request: Request) -> Response<Body> {
+    async fn slow(self, request: Request, wire: Rc<Wire>) -> Response<Body> {
         let started = Instant::now();
         let (id, id_value) = request_id(request.headers());
         let head = *request.method() == Method::HEAD;
-        let mut record = Record::new(id.clone(), &request, started, Trail::default(), StatusCode::OK);
+        let path = request.uri().path();
+        let visitor = Visitor { address: IpAddr::from([0, 0, 0, 0]), caller: None, team: None, path: path.to_owned() };
+        let mut record = Record::new(id.clone(), &request, started, Trail::default(), visitor);
+        record.audit = self.shared.audit.load_full().filter(|_| self.role.proxy);
+        let site = self.shared.site();
         let made = match refuse_early(&request) {
             Some(refusal) => Err(refusal),
-            None if request.uri().path().starts_with(head::REFUSED) => Err(refused_head(request.uri().path())),
-            None if request.uri().path().starts_with("/-/") => self.admin(&request).await,
-            None if self.role.proxy && vanity::is_asked(&request) => {
-                record.what = format!("go-get {}", record.what);
-                vanity::answer(&self.shared.site().vanity, &request)
+            None if path.starts_with(head::REFUSED) => Err(refused_head(path)),
+            None if path.starts_with("/-/") => self.admin(&site, &request, &wire, &mut record).await,
+            None if !self.role.proxy => {
+                Err(Refusal::new(StatusCode::NOT_FOUND, "this is the admin listener; there is nothing here but /-/"))
             }
-            None => self.proxy(&request, &id, &mut record).await,
+            None => match self.let_in(&site, &request, &wire, &mut record).await {
+                Ok(entry) => self.proxy(&site, &entry, &request, &wire, &id, &mut record).await,
+                Err(refusal) => Err(refusal),
+            },
         };
         let mut response = made.unwrap_or_else(|refusal| {
             record.error.get_or_insert_with(|| refusal.text.lines().next().unwrap_or_default().to_owned());
@@ -316,38 +442,73 @@ impl Front {
             response = response.map_body(|_, body| body.into_head());
         }
         response.headers_mut().insert(REQUEST_ID, id_value);
-        let response = response.map_body(|_, body| body.on(slot_of(&request)));
+        let response = response.map_body(|_, body| body.on(wire.slot.clone()));
         record.status = response.status();
         recorded(response, record)
     }
 
-    async fn admin(&self, request: &Request) -> Result<Response<Body>, Refusal> {
-        if self.role.admin {
-            return admin::answer(&self.shared, request.uri().path(), request.uri().query().unwrap_or_default()).await;
-        }
-        Err(Refusal::new(StatusCode::NOT_FOUND, "the pages below /-/ are on the admin listener"))
+    /// Finds out who asks and for which team, and whether they may ask now.
+    async fn let_in(&self, site: &Site, request: &Request, wire: &Wire, record: &mut Record) -> Result<Entry, Refusal> {
+        let Entrance { doors, access, limits, tls } = &site.entrance;
+        let address = doors.address_of(request.headers(), wire.peer);
+        record.visitor.address = address;
+        let caller = match sender(access, tls.as_deref(), request, wire) {
+            Sender::Known(caller) => caller,
+            Sender::Unknown => find_sender(access, request, address).await.map_err(|(refusal, why)| {
+                record.error = Some(why.to_string());
+                *refusal
+            })?,
+        };
+        record.visitor.caller.clone_from(&caller);
+        let entry = doors.enter(request, caller).map_err(|refusal| *refusal)?;
+        record.visitor.team.clone_from(&site.gateway.teams()[entry.team].name);
+        record.visitor.path.drain(..entry.begins);
+        limits.admit(entry.team, || client_of(entry.caller.as_deref(), address)).map_err(too_often)?;
+        Ok(entry)
     }
 
-    async fn proxy(&self, request: &Request, id: &str, record: &mut Record) -> Result<Response<Body>, Refusal> {
-        if !self.role.proxy {
-            return Err(Refusal::new(StatusCode::NOT_FOUND, "this is the admin listener; there is nothing here but /-/"));
+    async fn admin(&self, site: &Site, request: &Request, wire: &Wire, record: &mut Record) -> Result<Response<Body>, Refusal> {
+        if !self.role.admin {
+            return Err(Refusal::new(StatusCode::NOT_FOUND, "the pages below /-/ are on the admin listener"));
         }
-        let path = request.uri().path();
+        let page = admin::Page::of(request.uri().path());
+        // Where modules are asked for too, it is not for administrators alone.
+        let team = match page {
+            Some(admin::Page::Explanation) if self.role.proxy => Some(self.let_in(site, request, wire, record).await?.team),
+            _ => None,
+        };
+        admin::answer(&self.shared, site, page, request.uri().query().unwrap_or_default(), team).await
+    }
+
+    async fn proxy(
+        &self,
+        site: &Site,
+        entry: &Entry,
+        request: &Request,
+        wire: &Wire,
+        id: &str,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Refusal> {
+        let path = request.uri().path().get(entry.begins..).unwrap_or_default();
+        if vanity::is_asked(request) {
+            record.what = format!("go-get {}", record.what);
+            return vanity::answer(&site.vanity, request, path);
+        }
         let (question, by_path) = match path.strip_prefix(CACHED_ONLY_PATH) {
             Some(rest) if rest.starts_with('/') => (rest, true),
             _ => (path, false),
         };
         let by_header = request.headers().get(CACHED_ONLY).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"true"));
         let call = Call { id: id.into(), cached_only: by_path || by_header, others: false, waits: false };
-        let site = self.shared.site();
+        let team = &site.gateway.teams()[entry.team];
         let result = if let Some(below) = question.strip_prefix(SUMDB) {
             let (database, ask) = SumdbAsk::parse(below, site.gateway.databases()).map_err(|e| Refusal::of_ask(&e))?;
             record.what = format!("sumdb/{database}/{ask}");
-            site.gateway.sumdb(database, &ask, &call).await
+            site.gateway.sumdb(team, database, &ask, &call).await
         } else {
             let ask = Ask::parse(question).map_err(|e| Refusal::of_ask(&e))?;
             record.what = ask.to_string();
-            let Outcome { result, trail } = site.gateway.answer(&ask, &call).await;
+            let Outcome { result, trail } = site.gateway.answer(team, &ask, &call).await;
             record.trail = trail;
             result
         };
@@ -356,10 +517,13 @@ impl Front {
                 if request.head().version < actix_http::Version::HTTP_11 {
                     answer.content = answer.content.with_length().await;
                 }
-                if let Some(prepared) = Prepared::of(&answer, record.trail.upstream.clone()) {
-                    site.put(path, prepared);
+                if let Some(prepared) = Prepared::of(&answer, &record.trail) {
+                    site.put(entry.team, path, prepared);
                 }
-                Ok(respond::of_answer(answer, request.headers(), slot_of(request)))
+                if let Content::Growing { reader, .. } = &answer.content {
+                    record.sum = Some(Arc::clone(&reader.word));
+                }
+                Ok(respond::of_answer(answer, request.headers(), wire.slot.clone()))
             }
             Err(error) => {
                 record.error = Some(error.to_string());
@@ -367,6 +531,11 @@ impl Front {
             }
         }
     }
+}
+
+/// The refusal of a request that came too soon after others.
+fn too_often(wait: Duration) -> Refusal {
+    Refusal::new(StatusCode::TOO_MANY_REQUESTS, "more requests than this client or its team may send").after(wait)
 }
 
 /// Has the record logged when the response has been sent: at once where its bytes are all there.
@@ -387,11 +556,6 @@ fn refused_head(path: &str) -> Refusal {
         Some("431") => Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "more than 64 KiB, or 90 fields, of header"),
         _ => Refusal::new(StatusCode::BAD_REQUEST, "not a request line of HTTP/1, or one with characters that a URL cannot hold"),
     }
-}
-
-/// Where the request's connection takes files from.
-fn slot_of(request: &Request) -> Slot {
-    request.conn_data::<Slot>().cloned().unwrap_or_default()
 }
 
 /// What is refused before it is read any further.

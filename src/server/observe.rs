@@ -1,13 +1,18 @@
-//! One line a request.
+//! One line a request, and one of the audit where that is wanted.
 //!
 //! The line is written when the answer has been sent or given up, with the bytes that went out. Hits say little; a failed
 //! request says all that is known: the rule, and each upstream with its verdict and time.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_http::{Method, Request, StatusCode};
 
+use super::audit::{Audit, Event};
+use crate::access::{Caller, How};
 use crate::gateway::Trail;
+use crate::store::Word;
 
 /// The target of request lines, for log filters.
 pub const REQUEST: &str = "modgate::request";
@@ -16,7 +21,7 @@ pub const REQUEST: &str = "modgate::request";
 const MAX_SHOWN: usize = 500;
 
 /// Whether request lines are wanted at all; asked before anything is put together for one.
-pub(super) fn wanted() -> bool {
+pub(super) fn is_logged() -> bool {
     tracing::enabled!(target: REQUEST, tracing::Level::INFO)
 }
 
@@ -30,6 +35,11 @@ pub(super) struct Record {
     pub(super) status: StatusCode,
     pub(super) started: Instant,
     pub(super) trail: Trail,
+    pub(super) visitor: Visitor,
+    /// The sum of what is still arriving, once it is known.
+    pub(super) sum: Option<Word>,
+    /// Where the audit's lines go.
+    pub(super) audit: Option<Arc<Audit>>,
     /// Why there is no answer.
     pub(super) error: Option<String>,
     /// The length of the body, where it is known at its beginning.
@@ -40,14 +50,29 @@ pub(super) struct Record {
     pub(super) aborted: Option<String>,
 }
 
+/// Who asks, and what for.
+#[derive(Debug, Clone)]
+pub(super) struct Visitor {
+    /// The address that it comes from.
+    pub(super) address: IpAddr,
+    pub(super) caller: Option<Arc<Caller>>,
+    /// The team that it is answered for; everybody has no name.
+    pub(super) team: Option<Arc<str>>,
+    /// The question's path, a team's prefix aside.
+    pub(super) path: String,
+}
+
 impl Record {
     /// The record of a request that is being answered.
-    pub(super) fn new(id: String, request: &Request, started: Instant, trail: Trail, status: StatusCode) -> Self {
+    pub(super) fn new(id: String, request: &Request, started: Instant, trail: Trail, visitor: Visitor) -> Self {
         Self {
+            visitor,
+            sum: None,
+            audit: None,
             id,
             method: request.method().clone(),
             what: request.uri().path().chars().take(MAX_SHOWN).collect(),
-            status,
+            status: StatusCode::OK,
             started,
             trail,
             error: None,
@@ -57,9 +82,10 @@ impl Record {
         }
     }
 
-    /// Writes the line.
+    /// Writes the lines.
     pub(super) fn log(&self, bytes: u64, whole: bool) {
-        if !wanted() {
+        self.audit(bytes, whole);
+        if !is_logged() {
             return;
         }
         let status = self.status.as_u16();
@@ -67,6 +93,8 @@ impl Record {
         let cache = self.trail.cache.name();
         let upstream = self.trail.upstream.as_deref().unwrap_or("-");
         let (id, method, what) = (&self.id, self.method.as_str(), &self.what);
+        // A field without a value is left out.
+        let (who, team) = (self.visitor.caller.as_ref().map(|caller| &*caller.name), self.visitor.team.as_deref());
         let ended = match (&self.aborted, whole) {
             (Some(reason), _) => reason.as_str(),
             (None, true) => "",
@@ -76,16 +104,41 @@ impl Record {
         if let Some(error) = &self.error {
             let (rule, tried) = (rule(), self.trail.attempts_line());
             if self.status.is_server_error() {
-                tracing::warn!(target: REQUEST, id, method, what, status, bytes, ms, cache, rule, tried, error);
+                tracing::warn!(target: REQUEST, id, method, what, who, team, status, bytes, ms, cache, rule, tried, error);
             } else {
-                tracing::info!(target: REQUEST, id, method, what, status, bytes, ms, cache, rule, tried, error);
+                tracing::info!(target: REQUEST, id, method, what, who, team, status, bytes, ms, cache, rule, tried, error);
             }
         } else if ended.is_empty() {
-            tracing::info!(target: REQUEST, id, method, what, status, bytes, ms, cache, upstream);
+            tracing::info!(target: REQUEST, id, method, what, who, team, status, bytes, ms, cache, upstream);
         } else {
             let rule = rule();
-            tracing::warn!(target: REQUEST, id, method, what, status, bytes, ms, cache, upstream, rule, ended);
+            tracing::warn!(target: REQUEST, id, method, what, who, team, status, bytes, ms, cache, upstream, rule, ended);
         }
+    }
+}
+
+impl Record {
+    fn audit(&self, bytes: u64, whole: bool) {
+        let Some(audit) = &self.audit else { return };
+        let Visitor { address, caller, team, path } = &self.visitor;
+        let late = || self.sum.as_ref().and_then(|word| word.get()).map(ToString::to_string);
+        audit.note(Event {
+            id: self.id.clone(),
+            client: address.to_string(),
+            who: caller.as_ref().map(|caller| Arc::clone(&caller.name)),
+            how: caller.as_ref().map_or(How::Anonymous, |caller| caller.how).name(),
+            team: team.clone(),
+            path: path.chars().take(MAX_SHOWN).collect(),
+            plan: self.trail.plan.clone(),
+            upstream: self.trail.upstream.clone(),
+            cache: self.trail.cache.name(),
+            sum: self.trail.checked.as_ref().map(|checked| checked.sum.to_string()).or_else(late),
+            status: self.status.as_u16(),
+            bytes,
+            whole: whole && self.aborted.is_none(),
+            ms: millis(self.started.elapsed()),
+            error: self.error.clone(),
+        });
     }
 }
 

@@ -5,15 +5,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use actix_http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue,
-    IF_NONE_MATCH, IF_RANGE, RANGE, RETRY_AFTER,
+    IF_NONE_MATCH, IF_RANGE, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use actix_http::{Response, StatusCode};
 use bytes::Bytes;
 
-use super::body::{Body, FileBody};
+use super::body::Body;
 use super::connection::Slot;
 use super::error::Refusal;
-use crate::gateway::{Answer, Content, Kind, Lifetime};
+use crate::gateway::verify::Checked;
+use crate::gateway::{Answer, CacheStatus, Content, Kind, Lifetime, Trail};
+use crate::route::Plan;
 use crate::store::memory::Weigh;
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -34,7 +36,16 @@ pub(super) struct Prepared {
     content: Lasting,
     /// When it stops being true, or is looked up again.
     until: Instant,
-    pub(super) upstream: Option<Arc<str>>,
+    /// How it came about, for the log.
+    origin: Origin,
+}
+
+/// What the log says of an answer that comes from memory.
+#[derive(Debug, Clone)]
+struct Origin {
+    upstream: Option<Arc<str>>,
+    plan: Option<Plan>,
+    checked: Option<Checked>,
 }
 
 /// Content that can be sent again.
@@ -56,7 +67,7 @@ impl Weigh for Prepared {
 
 impl Prepared {
     /// Makes an answer ready where it stays true for a while.
-    pub(super) fn of(answer: &Answer, upstream: Option<Arc<str>>) -> Option<Self> {
+    pub(super) fn of(answer: &Answer, trail: &Trail) -> Option<Self> {
         let (content, limit) = match &answer.content {
             _ if answer.watched => return None,
             Content::Bytes(bytes) => (Lasting::Bytes(bytes.clone()), UNSEEN),
@@ -69,7 +80,14 @@ impl Prepared {
             Lifetime::For(_) | Lifetime::Passing => return None,
         };
         let until = Instant::now() + lifetime;
-        Some(Self { headers: headers_of(answer), etag: etag_of(answer), content, until, upstream })
+        let origin = Origin { upstream: trail.upstream.clone(), plan: trail.plan.clone(), checked: trail.checked.clone() };
+        Some(Self { headers: headers_of(answer), etag: etag_of(answer), content, until, origin })
+    }
+
+    /// The record of an answer that comes from memory.
+    pub(super) fn trail(&self) -> Trail {
+        let Origin { upstream, plan, checked } = self.origin.clone();
+        Trail { cache: CacheStatus::Memory, upstream, plan, checked, ..Trail::default() }
     }
 
     /// Whether it is still true.
@@ -113,6 +131,9 @@ pub(super) fn of_refusal(refusal: Refusal) -> Response<Body> {
     if let Some(seconds) = refusal.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    if refusal.status == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"modgate\", charset=\"UTF-8\""));
+    }
     if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(actix_http::header::ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
@@ -138,7 +159,7 @@ impl Source {
         let index = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         match self {
             Self::Bytes(bytes) => Body::bytes(bytes.slice(index(from)..index(from + length))),
-            Self::File(slot, file, _) => Body::file(FileBody::new(slot, file, from, length)),
+            Self::File(slot, file, _) => Body::file(slot, file, from, length),
             Self::Growing(body) => body,
         }
     }

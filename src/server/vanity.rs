@@ -1,12 +1,13 @@
 //! The vanity host: pages that tell a developer's own go command where the module of an import path is, by `go-import` and
 //! `go-source` tags (<https://go.dev/ref/mod#vcs-find>). So hosts on unusual ports, subgroups and ssh are found without a proxy.
 
-use actix_http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
-use actix_http::{HttpMessage, Request, Response, StatusCode};
+use actix_http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use actix_http::{Request, Response, StatusCode};
 use bytes::Bytes;
 
 use super::body::Body;
 use super::error::Refusal;
+use super::identify::host_of;
 use crate::module::path::split_major;
 use crate::vcs::rules::{Match, Matched, Template};
 
@@ -67,11 +68,9 @@ pub(super) fn is_asked(request: &Request) -> bool {
 }
 
 /// The page for a request. The import path is the path itself where that begins with a host, else the host that was asked and the path.
-pub(super) fn answer(rules: &[Rule], request: &Request) -> Result<Response<Body>, Refusal> {
-    let path = request.uri().path().trim_matches('/');
-    let by_header = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    let host = request.uri().host().or(by_header).unwrap_or_default();
-    let host = host.rsplit_once(':').map_or(host, |(name, _)| name).to_ascii_lowercase();
+pub(super) fn answer(rules: &[Rule], request: &Request, path: &str) -> Result<Response<Body>, Refusal> {
+    let path = path.trim_matches('/');
+    let host = host_of(request).to_ascii_lowercase();
     let below_host = if path.is_empty() { host.clone() } else { format!("{host}/{path}") };
     let first_has_dot = path.split('/').next().is_some_and(|first| first.contains('.'));
     let paths = [Some(path).filter(|_| first_has_dot), Some(below_host.as_str())];

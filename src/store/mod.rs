@@ -17,7 +17,7 @@ pub mod spool;
 pub use disk::{DiskStore, FileMark, Folder, Stored};
 pub use memory::Memory;
 pub use shelf::{Durable, Shelf};
-pub use spool::{Progress, Spool, SpoolReader};
+pub use spool::{Progress, Spool, SpoolReader, Word};
 
 /// Why something could not be kept or read.
 #[derive(Debug, thiserror::Error)]

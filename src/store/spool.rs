@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -34,10 +34,14 @@ pub struct Spool {
     file: Arc<File>,
     path: TempPath,
     progress: watch::Sender<Progress>,
+    word: Word,
     written: u64,
     length: Option<u64>,
     done: bool,
 }
+
+/// What is said of a file when it is whole; nothing before.
+pub type Word = Arc<OnceLock<Arc<str>>>;
 
 /// A temporary file's name; the file goes with it unless it was moved away.
 #[derive(Debug)]
@@ -90,6 +94,7 @@ impl Spool {
             file: Arc::new(file),
             path,
             progress: watch::Sender::new(Progress::Growing(0)),
+            word: Word::default(),
             written: 0,
             length: None,
             done: false,
@@ -123,7 +128,7 @@ impl Spool {
 
     /// A reader from the start.
     pub fn reader(&self) -> SpoolReader {
-        SpoolReader { file: Arc::clone(&self.file), progress: self.progress.subscribe() }
+        SpoolReader { file: Arc::clone(&self.file), progress: self.progress.subscribe(), word: Arc::clone(&self.word) }
     }
 
     /// Appends to the file and tells the readers. Blocks on the disk.
@@ -163,9 +168,13 @@ impl Spool {
         self.file.try_clone()
     }
 
-    /// Lets the readers have all of it.
-    pub fn release(&mut self) {
+    /// Lets the readers have all of it, and says what it is.
+    pub fn release(&mut self, word: Option<Arc<str>>) {
         self.done = true;
+        if let Some(word) = word {
+            // It is said once.
+            let _ = self.word.set(word);
+        }
         self.progress.send_replace(Progress::Whole(self.written));
     }
 
@@ -195,6 +204,8 @@ pub struct SpoolReader {
     pub file: Arc<File>,
     /// How far it has come.
     pub progress: watch::Receiver<Progress>,
+    /// What is said of it when it is whole.
+    pub word: Word,
 }
 
 impl SpoolReader {

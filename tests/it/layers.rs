@@ -9,7 +9,7 @@ const LAYERS: [&[&str]; 11] = [
     &["module"],
     &["route"],
     &["store", "egress", "process"],
-    &["vcs", "sumdb"],
+    &["vcs", "sumdb", "access"],
     &["upstream"],
     &["gateway"],
     &["server"],

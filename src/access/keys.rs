@@ -1,0 +1,229 @@
+//! The keys of an issuer (RFC 7517): from a file, or from its server, asked again now and then and when a token names a key that is
+//! not known, which is how keys are rotated. While the server cannot be asked, the keys that were had go on being good for a while.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use url::Url;
+
+use crate::egress::EgressHandle;
+
+/// The largest set of keys that is read, in bytes.
+const MAX_SET: u64 = 1 << 20;
+/// The most keys of a set that are used.
+const MAX_KEYS: usize = 100;
+/// A server is not asked more often, whatever tokens name.
+const PAUSE: Duration = Duration::from_secs(10);
+/// How long a server may take, all in all.
+const LIMIT: Duration = Duration::from_secs(15);
+/// How long keys are good for whose server cannot be asked.
+const STALE: Duration = Duration::from_secs(24 * 3600);
+
+/// One key, for the algorithms that it may be used with.
+#[derive(Debug, Clone)]
+pub(super) struct Key {
+    id: Option<String>,
+    pub(super) public: DecodingKey,
+    pub(super) algorithms: Vec<Algorithm>,
+}
+
+/// Where keys come from.
+enum Source {
+    File,
+    Server { url: Url, way: EgressHandle, refresh: Duration },
+}
+
+struct Had {
+    keys: Vec<Key>,
+    at: Instant,
+}
+
+/// An issuer's keys.
+pub(super) struct KeySet {
+    issuer: String,
+    source: Source,
+    had: ArcSwapOption<Had>,
+    asked: Mutex<Option<Instant>>,
+    asking: tokio::sync::Mutex<()>,
+}
+
+impl KeySet {
+    /// Keys that do not change.
+    pub(super) fn of_file(issuer: &str, set: &str) -> Arc<Self> {
+        let keys = parse(set.as_bytes()).unwrap_or_default();
+        Self::make(issuer, Source::File, Some(Had { keys, at: Instant::now() }))
+    }
+
+    /// Those of a server.
+    pub(super) fn of_server(issuer: &str, url: Url, way: EgressHandle, refresh: Duration) -> Arc<Self> {
+        Self::make(issuer, Source::Server { url, way, refresh }, None)
+    }
+
+    fn make(issuer: &str, source: Source, had: Option<Had>) -> Arc<Self> {
+        Arc::new(Self {
+            issuer: issuer.to_owned(),
+            source,
+            had: ArcSwapOption::new(had.map(Arc::new)),
+            asked: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// The keys that a token may be signed with, which says its key's name and its algorithm.
+    ///
+    /// # Errors
+    /// That they cannot be had.
+    pub(super) async fn find(self: &Arc<Self>, id: Option<&str>, algorithm: Algorithm) -> Result<Vec<Key>, String> {
+        let Source::Server { refresh, .. } = &self.source else { return Ok(self.known(id, algorithm)) };
+        let age = self.had.load().as_ref().map(|had| had.at.elapsed());
+        match age {
+            None => self.ask().await?,
+            Some(age) if age >= STALE => self.ask().await?,
+            Some(age) if age >= *refresh => {
+                // What is known does for this one.
+                let this = Arc::clone(self);
+                tokio::spawn(async move { this.ask_and_tell().await });
+            }
+            Some(_) => {}
+        }
+        let found = self.known(id, algorithm);
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        // A new key has a name that is not known yet.
+        self.ask_and_tell().await;
+        Ok(self.known(id, algorithm))
+    }
+
+    fn known(&self, id: Option<&str>, algorithm: Algorithm) -> Vec<Key> {
+        let had = self.had.load();
+        let fits =
+            |key: &&Key| key.algorithms.contains(&algorithm) && (id.is_none() || key.id.is_none() || key.id.as_deref() == id);
+        had.iter().flat_map(|had| &had.keys).filter(fits).take(MAX_KEYS).cloned().collect()
+    }
+
+    async fn ask_and_tell(&self) {
+        if let Err(why) = self.ask().await {
+            tracing::warn!(issuer = self.issuer, why, "the keys of an issuer cannot be read again; those that were had are used");
+        }
+    }
+
+    /// Asks the server, unless it was asked a moment ago.
+    async fn ask(&self) -> Result<(), String> {
+        let Source::Server { url, way, .. } = &self.source else { return Ok(()) };
+        let _only = self.asking.lock().await;
+        {
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            if asked.is_some_and(|at| at.elapsed() < PAUSE) {
+                return if self.had.load().is_some() { Ok(()) } else { Err("they could not be had a moment ago".into()) };
+            }
+            *asked = Some(Instant::now());
+        }
+        let get = async {
+            let mut response = way.get(url.clone()).await.map_err(|e| e.to_string())?;
+            if response.status != 200 {
+                return Err(format!("its server answered {}", response.status));
+            }
+            response.body.collect(MAX_SET).await.map_err(|e| e.to_string())
+        };
+        let set = tokio::time::timeout(LIMIT, get).await.map_err(|_| "its server took too long".to_owned())??;
+        let keys = parse(&set)?;
+        self.had.store(Some(Arc::new(Had { keys, at: Instant::now() })));
+        Ok(())
+    }
+}
+
+/// Reads a set of keys. Those that are of no use here (of other kinds, for encryption, symmetric) are passed over, so that an issuer
+/// may add some.
+///
+/// # Errors
+/// That it is no set, or that none of its keys is of use.
+pub(super) fn parse(set: &[u8]) -> Result<Vec<Key>, String> {
+    let set: serde_json::Value = serde_json::from_slice(set).map_err(|e| format!("not a JSON set of keys ({e})"))?;
+    let keys = set.get("keys").and_then(|keys| keys.as_array()).ok_or("not a set of keys: it has no \"keys\"")?;
+    let keys: Vec<Key> = keys.iter().filter_map(|key| usable(&serde_json::from_value(key.clone()).ok()?)).take(MAX_KEYS).collect();
+    if keys.is_empty() {
+        return Err("a set of keys without one that is of use here (RSA from 2048 bits, P-256, P-384, Ed25519)".into());
+    }
+    Ok(keys)
+}
+
+/// A key that signatures are verified with, and the algorithms that it is for.
+fn usable(jwk: &Jwk) -> Option<Key> {
+    if jwk.common.public_key_use.as_ref().is_some_and(|use_| *use_ != PublicKeyUse::Signature) {
+        return None;
+    }
+    let all: Vec<Algorithm> = match &jwk.algorithm {
+        AlgorithmParameters::RSA(_) => AlgorithmFamily::Rsa.algorithms().to_vec(),
+        AlgorithmParameters::EllipticCurve(params) => match params.curve {
+            EllipticCurve::P256 => vec![Algorithm::ES256],
+            EllipticCurve::P384 => vec![Algorithm::ES384],
+            _ => return None,
+        },
+        AlgorithmParameters::OctetKeyPair(params) if params.curve == EllipticCurve::Ed25519 => vec![Algorithm::EdDSA],
+        // A symmetric key in a public set is no secret.
+        _ => return None,
+    };
+    let algorithms = match jwk.common.key_algorithm {
+        None => all,
+        Some(only) => {
+            let only = of_key(only)?;
+            all.into_iter().filter(|algorithm| *algorithm == only).collect()
+        }
+    };
+    if algorithms.is_empty() {
+        return None;
+    }
+    Some(Key { id: jwk.common.key_id.clone(), public: DecodingKey::from_jwk(jwk).ok()?, algorithms })
+}
+
+fn of_key(algorithm: KeyAlgorithm) -> Option<Algorithm> {
+    Some(match algorithm {
+        KeyAlgorithm::RS256 => Algorithm::RS256,
+        KeyAlgorithm::RS384 => Algorithm::RS384,
+        KeyAlgorithm::RS512 => Algorithm::RS512,
+        KeyAlgorithm::PS256 => Algorithm::PS256,
+        KeyAlgorithm::PS384 => Algorithm::PS384,
+        KeyAlgorithm::PS512 => Algorithm::PS512,
+        KeyAlgorithm::ES256 => Algorithm::ES256,
+        KeyAlgorithm::ES384 => Algorithm::ES384,
+        KeyAlgorithm::EdDSA => Algorithm::EdDSA,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn keys_of_no_use_are_passed_over() {
+        // RFC 7517 appendix A.1, and a symmetric key (A.3), a curve that is not known, one for encryption.
+        let set = r#"{"keys":[
+            {"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM","use":"enc","kid":"1"},
+            {"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM","kid":"2"},
+            {"kty":"EC","crv":"secp256k1","x":"AA","y":"AA","kid":"3"},
+            {"kty":"oct","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow","kid":"4"},
+            {"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM","alg":"HS256","kid":"5"},
+            {"kty":"XYZ"}, 7, null]}"#;
+        let keys = parse(set.as_bytes()).expect("a set");
+        assert_eq!(
+            keys.iter().map(|k| (k.id.as_deref(), k.algorithms.as_slice())).collect::<Vec<_>>(),
+            [(Some("2"), &[Algorithm::ES256][..])]
+        );
+        for bad in ["", "{}", "[]", r#"{"keys":{}}"#, r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#] {
+            assert!(parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_not(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&bytes);
+        }
+    }
+}
