@@ -394,9 +394,11 @@ impl Front {
         let address = || doors.address_of(request.headers(), wire.peer);
         let admitted = limits.admit(entry.team, || client_of(entry.caller.as_deref(), address()));
         let (id, id_value) = request_id(request.headers());
-        let mut response = match admitted {
-            Ok(()) => prepared.respond(request.headers(), &wire.slot),
-            Err(wait) => respond::of_refusal(too_often(wait)),
+        let refusal = admitted.err().map(too_often);
+        let refused = refusal.as_ref().map(|refusal| refusal.text.trim_end().to_owned());
+        let mut response = match refusal {
+            None => prepared.respond(request.headers(), &wire.slot),
+            Some(refusal) => respond::of_refusal(refusal),
         };
         response.headers_mut().insert(REQUEST_ID, id_value);
         let response = response.map_body(|_, body| body.on(wire.slot.clone()));
@@ -406,7 +408,9 @@ impl Front {
         }
         let team = site.gateway.teams()[entry.team].name.clone();
         let visitor = Visitor { address: address(), caller: entry.caller, team, path: path.to_owned() };
-        let mut record = Record::new(id, request, now, prepared.trail(), visitor);
+        let trail = if refused.is_some() { Trail::default() } else { prepared.trail() };
+        let mut record = Record::new(id, request, now, trail, visitor);
+        record.error = refused;
         record.status = response.status();
         record.audit.clone_from(&audit);
         Some(recorded(response, record))
