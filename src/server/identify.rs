@@ -42,6 +42,15 @@ pub struct Door {
     pub members_only: bool,
 }
 
+/// Where a request is addressed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Address {
+    /// The place of a team, where it is addressed to one.
+    pub(super) team: Option<usize>,
+    /// Where in its path the question begins.
+    pub(super) begins: usize,
+}
+
 /// A request that has been let in.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
@@ -77,13 +86,11 @@ impl Doors {
         Self { anonymous: true, teams: vec![Door::default()], trusted_proxies: Vec::new() }
     }
 
-    /// Whether nothing of a request can make a difference.
-    fn is_open(&self) -> bool {
-        self.anonymous && self.teams.len() == 1
-    }
-
     /// The team that a request is addressed to, and where in its path the question begins.
-    fn addressed(&self, request: &Request) -> (Option<usize>, usize) {
+    pub(super) fn addressed(&self, request: &Request) -> Address {
+        if self.teams.len() == 1 {
+            return Address::default();
+        }
         let path = request.uri().path();
         let first = path.strip_prefix('/').unwrap_or_default();
         let first = &first[..first.find('/').unwrap_or(first.len())];
@@ -91,11 +98,11 @@ impl Doors {
         if !first.contains('.')
             && let Some(place) = self.teams.iter().position(|team| team.prefix.as_deref() == Some(first))
         {
-            return (Some(place), first.len() + 1);
+            return Address { team: Some(place), begins: first.len() + 1 };
         }
         let host = host_of(request);
         let asked = |team: &Door| team.hosts.iter().any(|own| own.eq_ignore_ascii_case(host));
-        (self.teams.iter().position(asked), 0)
+        Address { team: self.teams.iter().position(asked), begins: 0 }
     }
 
     /// The team that a request is answered for.
@@ -115,14 +122,10 @@ impl Doors {
         }
     }
 
-    /// Lets a request in, whose sender is known.
-    pub(super) fn enter(&self, request: &Request, caller: Option<Arc<Caller>>) -> Result<Entry, Box<Refusal>> {
-        if self.is_open() {
-            return Ok(Entry { team: 0, begins: 0, caller });
-        }
-        let (addressed, begins) = self.addressed(request);
-        match self.decide(addressed, caller.as_deref()) {
-            Ok(team) => Ok(Entry { team, begins, caller }),
+    /// Lets a request in that is addressed so, and whose sender is known.
+    pub(super) fn enter(&self, to: Address, caller: Option<Arc<Caller>>) -> Result<Entry, Box<Refusal>> {
+        match self.decide(to.team, caller.as_deref()) {
+            Ok(team) => Ok(Entry { team, begins: to.begins, caller }),
             Err(turned) => Err(Box::new(self.refusal(&turned))),
         }
     }
@@ -294,7 +297,8 @@ mod tests {
             let mut request = Request::new();
             request.head_mut().uri = uri.parse::<Uri>().expect("URI");
             request.head_mut().headers.insert(HOST, HeaderValue::from_str(host).expect("host"));
-            doors.addressed(&request)
+            let Address { team, begins } = doors.addressed(&request);
+            (team, begins)
         };
         assert_eq!(addressed("/golang.org/x/mod/@v/list", "x.example"), (None, 0));
         assert_eq!(addressed("/pay/golang.org/x/mod/@v/list", "x.example"), (Some(1), 4));

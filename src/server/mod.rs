@@ -384,7 +384,7 @@ impl Front {
         let site = self.shared.site.load();
         let Entrance { doors, access, limits, tls } = &site.entrance;
         let Sender::Known(caller) = sender(access, tls.as_deref(), request, wire) else { return None };
-        let entry = doors.enter(request, caller).ok()?;
+        let entry = doors.enter(doors.addressed(request), caller).ok()?;
         let path = request.uri().path().get(entry.begins..)?;
         let prepared = site.find(entry.team, path)?;
         let now = Instant::now();
@@ -406,7 +406,7 @@ impl Front {
         if !observe::is_logged() && audit.is_none() {
             return Some(response);
         }
-        let team = site.gateway.teams()[entry.team].name.clone();
+        let team = doors.teams[entry.team].name.clone();
         let visitor = Visitor { address: address(), caller: entry.caller, team, path: path.to_owned() };
         let trail = if refused.is_some() { Trail::default() } else { prepared.trail() };
         let mut record = Record::new(id, request, now, trail, visitor);
@@ -455,7 +455,11 @@ impl Front {
     async fn let_in(&self, site: &Site, request: &Request, wire: &Wire, record: &mut Record) -> Result<Entry, Refusal> {
         let Entrance { doors, access, limits, tls } = &site.entrance;
         let address = doors.address_of(request.headers(), wire.peer);
+        let to = doors.addressed(request);
         record.visitor.address = address;
+        // What is refused is written down too, with what it was about.
+        record.visitor.team = to.team.and_then(|team| doors.teams[team].name.clone());
+        record.visitor.path.drain(..to.begins);
         let caller = match sender(access, tls.as_deref(), request, wire) {
             Sender::Known(caller) => caller,
             Sender::Unknown => find_sender(access, request, address).await.map_err(|(refusal, why)| {
@@ -464,9 +468,8 @@ impl Front {
             })?,
         };
         record.visitor.caller.clone_from(&caller);
-        let entry = doors.enter(request, caller).map_err(|refusal| *refusal)?;
-        record.visitor.team.clone_from(&site.gateway.teams()[entry.team].name);
-        record.visitor.path.drain(..entry.begins);
+        let entry = doors.enter(to, caller).map_err(|refusal| *refusal)?;
+        record.visitor.team.clone_from(&doors.teams[entry.team].name);
         limits.admit(entry.team, || client_of(entry.caller.as_deref(), address)).map_err(too_often)?;
         Ok(entry)
     }

@@ -43,10 +43,15 @@ pub fn config_text(dir: &Path, address: &str, admin: &str, text: &str) -> String
     };
     let cache = if cache.contains("max_size") { cache } else { format!("max_size = \"10GiB\"\n{cache}") };
     let text = text.replace("{dir}", &dir.to_string());
+    // The pages of administrators on the modules' own listener.
+    let admin = if text.contains("# shared listener\n") { address } else { admin };
     // What a test does not say anything about it does not want verified by the public database.
     let text = if text.contains("[sumdb]") { text } else { format!("[sumdb]\ndatabases = []\n{text}") };
+    // What belongs to the listener.
+    let server: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# [server] ")).collect();
+    let server = server.join("\n");
     format!(
-        "[server]\nlisten = {address:?}\nshutdown_grace = \"5s\"\n[admin]\nlisten = {admin:?}\n[cache]\ndir = \"{dir}/cache\"\n{cache}\n{text}"
+        "[server]\nlisten = {address:?}\nshutdown_grace = \"5s\"\n{server}\n[admin]\nlisten = {admin:?}\n[cache]\ndir = \"{dir}/cache\"\n{cache}\n{text}"
     )
 }
 
@@ -72,14 +77,24 @@ impl Gate {
         Self::start_with(dir, text, &[])
     }
 
+    /// The same, reading its files again when they change.
+    pub fn start_watching(dir: TempDir, text: &str) -> Self {
+        Self::launch(dir, text, &[], &["serve", "--watch"])
+    }
+
     /// The same with variables in its environment.
     pub fn start_with(dir: TempDir, text: &str, variables: &[(&str, &str)]) -> Self {
-        let (address, admin) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
+        Self::launch(dir, text, variables, &[])
+    }
+
+    fn launch(dir: TempDir, text: &str, variables: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        let admin = if text.contains("# shared listener\n") { address.clone() } else { format!("127.0.0.1:{}", free_port()) };
         fs::write(dir.path().join("modgate.toml"), config_text(dir.path(), &address, &admin, text)).unwrap();
         let log = fs::File::create(dir.path().join("log")).unwrap();
         let mut command = program();
         command.arg("--config").arg(dir.path().join("modgate.toml")).env("HOME", dir.path()).envs(variables.iter().copied());
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let child = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let mut gate = Self { address, admin, dir, child };
         eventually("modgate serves", || {
             assert!(gate.child.try_wait().unwrap().is_none(), "modgate ended:\n{}", gate.log());

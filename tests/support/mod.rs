@@ -9,6 +9,7 @@ pub mod go;
 pub mod http;
 pub mod modules;
 pub mod pages;
+pub mod people;
 pub mod proxy;
 pub mod sumdb;
 pub mod tls;
