@@ -19,6 +19,7 @@ mod lists;
 mod parsers;
 mod policy;
 mod reach;
+mod secure;
 mod stock;
 mod stock_bundle;
 mod stock_corners;

@@ -11,6 +11,7 @@ pub mod modules;
 pub mod pages;
 pub mod people;
 pub mod proxy;
+pub mod secure;
 pub mod sumdb;
 pub mod tls;
 pub mod upstream;
