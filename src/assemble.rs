@@ -153,8 +153,9 @@ impl Foundation {
     /// # Errors
     /// An upstream, or TLS, that cannot be set up.
     pub fn site(&self, config: &Config) -> Result<Site, StartError> {
-        let gateway = self.gateway(config)?;
+        // What can be wrong with TLS is found out before anything is changed.
         let tls = config.server.tls.as_ref().map(Tls::new).transpose().map_err(StartError::Tls)?.map(Arc::new);
+        let gateway = self.gateway(config)?;
         let People { access, limits } = self.people(config)?;
         let entrance = Entrance { doors: config.doors.clone(), access, limits, tls };
         Ok(Site::new(gateway, entrance, config.cache.memory, config.vanity.clone()))
@@ -165,7 +166,7 @@ impl Foundation {
         let before = kept.as_ref();
         let access = match before.map(|people| &people.access).filter(|access| *access.settings() == config.access) {
             Some(access) => Arc::clone(access),
-            None => self.access(&config.access)?,
+            None => self.access(&config.access, before.map(|people| &*people.access))?,
         };
         let limits = match before.map(|people| &people.limits).filter(|limits| limits.is_for(&config.limits)) {
             Some(limits) => Arc::clone(limits),
@@ -174,7 +175,7 @@ impl Foundation {
         Ok(kept.insert(People { access, limits }).clone())
     }
 
-    fn access(&self, settings: &access::Settings) -> Result<Arc<Access>, StartError> {
+    fn access(&self, settings: &access::Settings, before: Option<&Access>) -> Result<Arc<Access>, StartError> {
         let way = |issuer: &Issuer| match &issuer.keys {
             Keys::Set(_) => Ok(None),
             Keys::Server(_, policy, _) => {
@@ -183,7 +184,7 @@ impl Foundation {
             }
         };
         let ways = settings.issuers.iter().map(way).collect::<Result<Vec<_>, StartError>>()?;
-        Ok(Access::new(settings.clone(), ways, self.runtime.handle().clone())?)
+        Ok(Access::new(settings.clone(), ways, self.runtime.handle().clone(), before)?)
     }
 
     /// The shelf of a database's files below a folder.

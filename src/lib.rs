@@ -15,9 +15,9 @@
 //! 9  assemble   Config -> Gateway: the one place where the parts meet
 //! 8  config     load (figment's layers) -> read (every error, with file, line, key) -> check, server, egress, vcs, vanity, trust,
 //!               auth, team, audience (who could see what is not theirs) -> Config; go_env (the machine's Go settings)
-//! 7  server     mod.rs: the listeners and the way of a request; tls, connection (HTTP/1, sendfile), h2, body, respond (headers,
-//!               ranges), identify (request -> team), limits, error (the one status table), observe (the request line),
-//!               audit, vanity (go-import pages), admin and explain (/-/...)
+//! 7  server     mod.rs: the listeners and the way of a request; site (what is swapped as one), tls, connection (HTTP/1,
+//!               sendfile), h2, body, respond (headers, ranges), identify (request -> team), limits, error (the one status
+//!               table), observe (the request line), audit, vanity (go-import pages), admin and explain (/-/...)
 //! 6  gateway    mod.rs: Gateway::answer, readable top to bottom; team (routes and policy of who asks), chain (what never
 //!               changes), copies (what does), turns (one upstream after the other, or side by side where one is late),
 //!               transfer (what came, on its way), verify (what it has to be), permit (policy at work), trail (the decision

@@ -99,15 +99,22 @@ pub(super) struct Jwts {
 }
 
 impl Jwts {
-    pub(super) fn new(issuers: &[Issuer], ways: Vec<Option<EgressHandle>>) -> Self {
+    /// Keys of issuers. Those that were had `before` from the same place are had still.
+    pub(super) fn new(issuers: &[Issuer], ways: Vec<Option<EgressHandle>>, before: Option<(&[Issuer], &Self)>) -> Self {
         // There is one in a process; a second time it is the same.
         let _ = PROVIDER.install_default();
-        let keys =
-            issuers.iter().zip(ways.into_iter().chain(std::iter::repeat(None))).map(|(issuer, way)| match (&issuer.keys, way) {
-                (Keys::Server(url, _, refresh), Some(way)) => KeySet::of_server(&issuer.name, url.clone(), way, *refresh),
-                (Keys::Set(set), _) => KeySet::of_file(&issuer.name, set),
-                (Keys::Server(..), None) => KeySet::of_file(&issuer.name, ""),
-            });
+        let had = |issuer: &Issuer| {
+            let (issuers, jwts) = before?;
+            let same = issuers.iter().position(|other| other.name == issuer.name && other.keys == issuer.keys)?;
+            jwts.keys.get(same).cloned()
+        };
+        let made = |issuer: &Issuer, way| match (&issuer.keys, way) {
+            (Keys::Server(url, _, refresh), Some(way)) => KeySet::of_server(&issuer.name, url.clone(), way, *refresh),
+            (Keys::Set(set), _) => KeySet::of_file(&issuer.name, set),
+            (Keys::Server(..), None) => KeySet::of_file(&issuer.name, ""),
+        };
+        let ways = ways.into_iter().chain(std::iter::repeat(None));
+        let keys = issuers.iter().zip(ways).map(|(issuer, way)| had(issuer).unwrap_or_else(|| made(issuer, way)));
         Self { keys: keys.collect() }
     }
 
@@ -121,25 +128,45 @@ impl Jwts {
         let claimed: Map<String, Value> =
             jsonwebtoken::dangerous::insecure_decode_claims(token).map_err(|e| Refused::wrong(format!("a malformed JWT ({e})")))?;
         let named = claimed.get("iss").and_then(Value::as_str).unwrap_or_default();
-        let mut why = Refused::wrong("a JWT of an unknown issuer");
+        let mut refused = Refused::wrong("a JWT of an unknown issuer");
         // Several may go by one name, with keys or audiences of their own.
         for (issuer, keys) in issuers.iter().zip(&self.keys).filter(|(issuer, _)| issuer.issuer == named) {
-            let found = keys.find(header.kid.as_deref(), header.alg).await.map_err(|why| {
-                tracing::error!(issuer = issuer.name, why, "the keys of an issuer cannot be had, so its tokens cannot be verified");
-                Refused::Unavailable("the keys of this token's issuer cannot be had".into())
-            })?;
-            if found.is_empty() {
-                why = Refused::wrong(format!("a JWT of {} with an unknown key or algorithm", issuer.name));
-            }
-            for key in found {
-                match verify(issuer, &key, token) {
-                    Ok(claims) => return entitle(issuer, &claims),
-                    Err(e) => why = Refused::wrong(format!("a JWT of {}: {}", issuer.name, said(&e))),
+            let why = match keys.find(header.kid.as_deref(), header.alg).await {
+                Ok(found) => match verify_by_any(issuer, &found, token) {
+                    Ok(claims) => match entitle(issuer, &claims) {
+                        Ok(caller) => return Ok(caller),
+                        Err(why) => why,
+                    },
+                    Err(why) => why,
+                },
+                Err(why) => {
+                    tracing::error!(
+                        issuer = issuer.name,
+                        why,
+                        "the keys of an issuer cannot be had, so its tokens cannot be verified"
+                    );
+                    Refused::Unavailable("the keys of this token's issuer cannot be had".into())
                 }
+            };
+            // What cannot be said now may be right; what is right and of no use is more than wrong.
+            if !matches!((&refused, &why), (Refused::Unavailable(_), _) | (Refused::Unentitled(_), Refused::Wrong(_))) {
+                refused = why;
             }
         }
-        Err(why)
+        Err(refused)
     }
+}
+
+/// The claims of a token that one of these keys has signed.
+fn verify_by_any(issuer: &Issuer, keys: &[Key], token: &str) -> Result<Map<String, Value>, Refused> {
+    let mut why = Refused::wrong(format!("a JWT of {} with an unknown key or algorithm", issuer.name));
+    for key in keys {
+        match verify(issuer, key, token) {
+            Ok(claims) => return Ok(claims),
+            Err(e) => why = Refused::wrong(format!("a JWT of {}: {}", issuer.name, said(&e))),
+        }
+    }
+    Err(why)
 }
 
 /// The claims of a token that is signed by this key, for one of the issuer's audiences, and good now.
@@ -311,7 +338,7 @@ mod tests {
                 teams: vec![],
             };
             let issuers = [issuer];
-            let verdict = runtime.block_on(Jwts::new(&issuers, vec![]).judge(&issuers, &token));
+            let verdict = runtime.block_on(Jwts::new(&issuers, vec![], None).judge(&issuers, &token));
             prop_assert!(matches!(verdict, Err(Refused::Wrong(_))));
         }
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::egress::EgressHandle;
@@ -19,6 +20,8 @@ const MAX_KEYS: usize = 100;
 const PAUSE: Duration = Duration::from_secs(10);
 /// How long a server may take, all in all.
 const LIMIT: Duration = Duration::from_secs(15);
+/// So many tokens with unknown keys wait at once until the server may be asked again.
+const WAITING: usize = 64;
 /// How long keys are good for whose server cannot be asked.
 const STALE: Duration = Duration::from_secs(24 * 3600);
 
@@ -41,13 +44,21 @@ struct Had {
     at: Instant,
 }
 
+/// When a server was asked last, and what came of it.
+struct Asked {
+    ended: Instant,
+    result: Result<(), String>,
+}
+
 /// An issuer's keys.
 pub(super) struct KeySet {
     issuer: String,
     source: Source,
     had: ArcSwapOption<Had>,
-    asked: Mutex<Option<Instant>>,
+    asked: Mutex<Option<Asked>>,
     asking: tokio::sync::Mutex<()>,
+    /// Tokens that wait until the server may be asked about their key.
+    waiting: Semaphore,
 }
 
 impl KeySet {
@@ -69,59 +80,84 @@ impl KeySet {
             had: ArcSwapOption::new(had.map(Arc::new)),
             asked: Mutex::default(),
             asking: tokio::sync::Mutex::default(),
+            waiting: Semaphore::new(WAITING),
         })
     }
 
-    /// The keys that a token may be signed with, which says its key's name and its algorithm.
+    /// The keys that a token may be signed with, which says its key's name and its algorithm. None is an answer too: the issuer was
+    /// asked since, and has no such key.
     ///
     /// # Errors
-    /// That they cannot be had.
+    /// That it cannot be said.
     pub(super) async fn find(self: &Arc<Self>, id: Option<&str>, algorithm: Algorithm) -> Result<Vec<Key>, String> {
         let Source::Server { refresh, .. } = &self.source else { return Ok(self.known(id, algorithm)) };
-        let age = self.had.load().as_ref().map(|had| had.at.elapsed());
-        match age {
-            None => self.ask().await?,
-            Some(age) if age >= STALE => self.ask().await?,
-            Some(age) if age >= *refresh => {
-                // What is known does for this one.
-                let this = Arc::clone(self);
-                tokio::spawn(async move { this.ask_and_tell().await });
+        match self.age() {
+            Some(age) if age < STALE => {
+                if age >= *refresh {
+                    // What is known does for this one.
+                    let this = Arc::clone(self);
+                    tokio::spawn(async move { this.ask_in_the_background().await });
+                }
             }
-            Some(_) => {}
+            _ => {
+                self.ask().await?;
+                if self.age().is_none_or(|age| age >= STALE) {
+                    return Err("they are too old, and cannot be had again".into());
+                }
+            }
         }
         let found = self.known(id, algorithm);
         if !found.is_empty() {
             return Ok(found);
         }
         // A new key has a name that is not known yet.
-        self.ask_and_tell().await;
+        let _place = self.waiting.try_acquire().map_err(|_| "too many tokens with unknown keys")?;
+        let rest = self.last(|asked| PAUSE.saturating_sub(asked.ended.elapsed())).unwrap_or_default();
+        tokio::time::sleep(rest).await;
+        self.ask().await?;
         Ok(self.known(id, algorithm))
+    }
+
+    fn age(&self) -> Option<Duration> {
+        self.had.load().as_ref().map(|had| had.at.elapsed())
     }
 
     fn known(&self, id: Option<&str>, algorithm: Algorithm) -> Vec<Key> {
         let had = self.had.load();
         let fits =
             |key: &&Key| key.algorithms.contains(&algorithm) && (id.is_none() || key.id.is_none() || key.id.as_deref() == id);
-        had.iter().flat_map(|had| &had.keys).filter(fits).take(MAX_KEYS).cloned().collect()
+        had.iter().flat_map(|had| &had.keys).filter(fits).cloned().collect()
     }
 
-    async fn ask_and_tell(&self) {
-        if let Err(why) = self.ask().await {
+    fn last<T>(&self, of: impl FnOnce(&Asked) -> T) -> Option<T> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(of)
+    }
+
+    /// Asks for keys that are getting old, unless somebody does already or did a moment ago.
+    async fn ask_in_the_background(&self) {
+        let Ok(_only) = self.asking.try_lock() else { return };
+        if self.last(|asked| asked.ended.elapsed() < PAUSE) == Some(true) {
+            return;
+        }
+        if let Err(why) = self.get().await {
             tracing::warn!(issuer = self.issuer, why, "the keys of an issuer cannot be read again; those that were had are used");
         }
     }
 
-    /// Asks the server, unless it was asked a moment ago.
+    /// Asks the server. Who waited for another's question takes its answer; a server that was asked a moment ago is left alone, and
+    /// has said what it said.
     async fn ask(&self) -> Result<(), String> {
-        let Source::Server { url, way, .. } = &self.source else { return Ok(()) };
+        let began = Instant::now();
         let _only = self.asking.lock().await;
-        {
-            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-            if asked.is_some_and(|at| at.elapsed() < PAUSE) {
-                return if self.had.load().is_some() { Ok(()) } else { Err("they could not be had a moment ago".into()) };
-            }
-            *asked = Some(Instant::now());
+        let said = self.last(|asked| (asked.ended >= began || asked.ended.elapsed() < PAUSE).then(|| asked.result.clone()));
+        match said.flatten() {
+            Some(said) => said,
+            None => self.get().await,
         }
+    }
+
+    async fn get(&self) -> Result<(), String> {
+        let Source::Server { url, way, .. } = &self.source else { return Ok(()) };
         let get = async {
             let mut response = way.get(url.clone()).await.map_err(|e| e.to_string())?;
             if response.status != 200 {
@@ -129,10 +165,13 @@ impl KeySet {
             }
             response.body.collect(MAX_SET).await.map_err(|e| e.to_string())
         };
-        let set = tokio::time::timeout(LIMIT, get).await.map_err(|_| "its server took too long".to_owned())??;
-        let keys = parse(&set)?;
-        self.had.store(Some(Arc::new(Had { keys, at: Instant::now() })));
-        Ok(())
+        let set = tokio::time::timeout(LIMIT, get).await.unwrap_or_else(|_| Err("its server took too long".to_owned()));
+        let result = set.and_then(|set| parse(&set)).map(|keys| {
+            self.had.store(Some(Arc::new(Had { keys, at: Instant::now() })));
+        });
+        let asked = Asked { ended: Instant::now(), result: result.clone() };
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+        result
     }
 }
 

@@ -43,9 +43,11 @@ const BAD_FOR: Duration = Duration::from_secs(15);
 /// What a wrong credential costs its sender before it is told.
 const DELAY: Duration = Duration::from_millis(400);
 /// So many verifications may be under way.
-const UNDER_WAY: usize = 2048;
-/// How long a password waits for its turn to be hashed.
-const TURN: Duration = Duration::from_secs(10);
+const UNDER_WAY: usize = 4096;
+/// The most passwords that are hashed at once.
+const LANES: usize = 8;
+/// How long a password waits for its turn to be hashed: in the morning all come at once, and waiting is better than failing.
+const TURN: Duration = Duration::from_secs(60);
 /// The longest password or token that is looked at.
 const MAX_SECRET: usize = 16 << 10;
 
@@ -147,11 +149,13 @@ pub struct Access {
     settings: Settings,
     jwts: Jwts,
     key: hmac::Key,
+    /// Chooses whose hash stands in for an unknown user's: the same as long as the users are the same.
+    stand_in: hmac::Key,
     good: Cache<Digest, (Instant, Arc<Caller>)>,
     bad: Cache<Digest, (Instant, Refused)>,
     verifying: Arc<Flights<Digest, Verdict>>,
     hashing: Arc<Semaphore>,
-    patience: Patience,
+    patience: Arc<Patience>,
     runtime: Handle,
 }
 
@@ -161,25 +165,52 @@ pub struct Access {
 pub struct NoRandomness;
 
 impl Access {
-    /// Takes settings up. `ways` leads to the servers of the issuers' keys, by the issuers' order; those with a file need none.
+    /// Takes settings up. `ways` leads to the servers of the issuers' keys, by the issuers' order; those with a file need none. What
+    /// was found out by the settings `before` and still holds is taken over: issuers' keys, and passwords that were right.
     ///
     /// # Errors
     /// A system without random numbers.
-    pub fn new(settings: Settings, ways: Vec<Option<EgressHandle>>, runtime: Handle) -> Result<Arc<Self>, NoRandomness> {
-        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| NoRandomness)?;
+    pub fn new(
+        settings: Settings,
+        ways: Vec<Option<EgressHandle>>,
+        runtime: Handle,
+        before: Option<&Self>,
+    ) -> Result<Arc<Self>, NoRandomness> {
+        let made = || hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| NoRandomness);
+        let key = before.map_or_else(made, |before| Ok(before.key.clone()))?;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Ok(Arc::new(Self {
-            jwts: Jwts::new(&settings.issuers, ways),
+        let this = Arc::new(Self {
+            stand_in: htpasswd::stand_in_key(&settings.users),
+            jwts: Jwts::new(&settings.issuers, ways, before.map(|before| (&before.settings.issuers[..], &before.jwts))),
             settings,
             key,
             good: Cache::new(REMEMBERED),
             bad: Cache::new(REMEMBERED),
             verifying: Flights::new(UNDER_WAY),
-            // A password costs a core some dozens of milliseconds; one core stays for other work where there are more.
-            hashing: Arc::new(Semaphore::new(cores.saturating_sub(1).max(1))),
-            patience: Patience::default(),
+            // A password costs a core some dozens of milliseconds, and memory; one core stays for other work where there are more.
+            hashing: Arc::new(Semaphore::new((cores - 1).clamp(1, LANES))),
+            patience: before.map_or_else(Arc::default, |before| Arc::clone(&before.patience)),
             runtime,
-        }))
+        });
+        if let Some(before) = before {
+            this.take_over(before);
+        }
+        Ok(this)
+    }
+
+    /// Remembers the passwords that were right and still are: of users whose hash is the same. Their teams are the new ones.
+    fn take_over(&self, before: &Self) {
+        let hash_of = |settings: &'_ Settings, name: &str| settings.users.iter().find(|user| user.name == name).cloned();
+        let now = Instant::now();
+        for (digest, (until, caller)) in before.good.iter().filter(|(_, (_, caller))| caller.how == How::Password) {
+            let (old, new) = (hash_of(&before.settings, &caller.name), hash_of(&self.settings, &caller.name));
+            if let (Some(old), Some(new)) = (old, new)
+                && old.hash == new.hash
+            {
+                let until = until.min(now + self.settings.remember);
+                self.good.insert(digest, (until, Arc::new(Caller { teams: new.teams, ..(*caller).clone() })));
+            }
+        }
     }
 
     /// What it was made of.
@@ -260,16 +291,18 @@ impl Access {
             return Err(Refused::Limited(rest));
         }
         let verdict = match Presented::parse(authorization.expose()) {
-            Some(presented) => self.judge_presented(&presented).await,
+            Some(presented) => self.judge_presented(&presented, from).await,
             None => Err(Refused::wrong("no Basic or Bearer credentials")),
         };
-        if matches!(verdict, Err(Refused::Wrong(_))) {
+        if let Err(Refused::Wrong(why)) = &verdict {
             self.patience.wrong(from, Instant::now());
+            // Whoever does not wait for the answer leaves a trace too.
+            tracing::warn!(%from, %why, "wrong credentials");
         }
         verdict
     }
 
-    async fn judge_presented(&self, presented: &Presented) -> Verdict {
+    async fn judge_presented(&self, presented: &Presented, from: IpAddr) -> Verdict {
         let (secret, user) = match presented {
             Presented::Basic(user, password) => (password, Some(user)),
             Presented::Bearer(token) => (token, None),
@@ -286,22 +319,27 @@ impl Access {
             return self.jwts.judge(&self.settings.issuers, secret.expose()).await;
         }
         match user {
-            Some(user) if !self.settings.users.is_empty() => self.judge_password(user, secret).await,
+            Some(user) if !self.settings.users.is_empty() => self.judge_password(user, secret, from).await,
             Some(_) => Err(Refused::wrong("an unknown token")),
             None => Err(Refused::wrong("an unknown bearer token")),
         }
     }
 
-    async fn judge_password(&self, user: &str, password: &Secret) -> Verdict {
-        let (known, hash) = htpasswd::hash_for(&self.settings.users, user, &self.key);
+    async fn judge_password(&self, user: &str, password: &Secret, from: IpAddr) -> Verdict {
+        let (known, hash) = htpasswd::hash_for(&self.settings.users, user, &self.stand_in);
         let busy = || Refused::Unavailable("too many passwords are being verified".into());
         let place = tokio::time::timeout(TURN, Arc::clone(&self.hashing).acquire_owned()).await.map_err(|_| busy())?;
+        // Others from there may have been wrong meanwhile.
+        if let Some(rest) = self.patience.rest(from, Instant::now()) {
+            return Err(Refused::Limited(rest));
+        }
         let (hash, password) = (hash.clone(), password.clone());
         let verified = tokio::task::spawn_blocking(move || {
             let _place = place;
             hash.verify(password.expose())
         });
-        let right = verified.await.map_err(|_| Refused::Unavailable("the verification broke down".into()))?;
+        let verified = tokio::time::timeout(TURN, verified).await.map_err(|_| busy())?;
+        let right = verified.map_err(|_| Refused::Unavailable("the verification broke down".into()))?;
         match known {
             Some(user) if right => Ok(Arc::new(Caller {
                 name: user.name.as_str().into(),
@@ -398,7 +436,7 @@ mod tests {
             teams: vec![2],
         }];
         let settings = Settings { users, remember: Duration::from_secs(60), ..Settings::default() };
-        let access = Access::new(settings, Vec::new(), Handle::current()).expect("access");
+        let access = Access::new(settings, Vec::new(), Handle::current(), None).expect("access");
         let header = |text: &str| format!("Basic {}", STANDARD.encode(text)).into_bytes();
         let here = IpAddr::from([127, 0, 0, 1]);
         assert_eq!(access.recall(&header("ann:sesame")), None);
@@ -408,6 +446,19 @@ mod tests {
         for wrong in ["ann:Sesame", "ann:", "bob:sesame", "ANN:sesame"] {
             assert!(matches!(access.identify(&header(wrong), here).await, Err(Refused::Wrong(_))), "{wrong}");
             assert_eq!(access.recall(&header(wrong)), None);
+        }
+        // Settings that leave the user alone remember, with the new teams; others do not.
+        let with = |users: Vec<htpasswd::User>| Settings { users, ..access.settings().clone() };
+        let user = access.settings().users[0].clone();
+        let moved = with(vec![htpasswd::User { teams: vec![5], ..user.clone() }]);
+        let next = Access::new(moved, Vec::new(), Handle::current(), Some(&access)).expect("access");
+        assert_eq!(next.recall(&header("ann:sesame")).map(|caller| caller.teams.clone()), Some(vec![5]));
+        assert_eq!(next.recall(&header("ann:Sesame")), None);
+        let hash = htpasswd::PasswordHash::of_password("sesame").expect("hash");
+        let other = htpasswd::User { hash: htpasswd::PasswordHash::parse(&hash).expect("hash"), ..user };
+        for users in [vec![other], vec![]] {
+            let next = Access::new(with(users), Vec::new(), Handle::current(), Some(&access)).expect("access");
+            assert_eq!(next.recall(&header("ann:sesame")), None);
         }
     }
 }

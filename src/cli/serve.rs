@@ -21,6 +21,8 @@ use crate::store::DiskStore;
 use crate::store::evict::{self, EvictRule};
 use crate::vcs::mirrors::remove_unused;
 
+/// How long a configuration and its files may take to be read again.
+const READING: Duration = Duration::from_secs(60);
 /// How often the size of the cache is looked at.
 const UPKEEP: Duration = Duration::from_secs(30);
 /// How often it is counted anew, whatever was added meanwhile: files may come and go by other hands.
@@ -83,9 +85,7 @@ impl Serving<'_> {
             if !again {
                 break;
             }
-            if let Some(read) = self.read_again(&config) {
-                files = read;
-            }
+            files = self.read_again(&config, files).await;
         }
         tracing::info!(grace = ?grace, "stopping");
         shared.stop();
@@ -106,27 +106,43 @@ impl Serving<'_> {
         Ok(())
     }
 
-    /// Reads the configuration again. A bad one changes nothing. Some keys are as the start had them. The files that it was read from;
-    /// none where it was bad.
-    fn read_again(&self, started: &Config) -> Option<Vec<Watch>> {
-        let config = match Config::load(self.file) {
-            Ok(config) => config,
-            Err(e) => {
+    /// Reads the configuration again. A bad one changes nothing. Some keys are as the start had them. Gives the files to be watched from
+    /// now on: with a bad one its own too, for it may be them that are missing or wrong.
+    async fn read_again(&self, started: &Config, watched: Vec<Watch>) -> Vec<Watch> {
+        let file = self.file.map(Path::to_path_buf);
+        let reading = tokio::task::spawn_blocking(move || Config::load(file.as_deref()));
+        // A mount that hangs must not keep the process from being stopped.
+        match tokio::time::timeout(READING, reading).await {
+            Ok(Ok(Ok(config))) => {
+                let files = config.files.clone();
+                self.take_up(started, config);
+                files
+            }
+            Ok(Ok(Err(e))) => {
                 for finding in &e.findings {
                     tracing::error!(%finding, "the new configuration is bad; the old one stays");
                 }
-                return None;
+                let others = watched.into_iter().filter(|old| !e.files.iter().any(|new| new.path == old.path));
+                others.chain(e.files.clone()).collect()
             }
-        };
+            Ok(Err(_)) | Err(_) => {
+                tracing::error!(limit = ?READING, "the new configuration cannot be read in time; the old one stays");
+                watched
+            }
+        }
+    }
+
+    /// Puts a good configuration in force.
+    fn take_up(&self, started: &Config, config: Config) {
         if config.server.tls.is_none() && started.server.tls.is_some() {
             tracing::error!("the new configuration has no server.tls, and the listener speaks TLS; the old one stays");
-            return None;
+            return;
         }
         let site = match self.foundation.site(&config) {
             Ok(site) => site,
             Err(e) => {
                 tracing::error!(error = %e, "the new configuration cannot be used; the old one stays");
-                return None;
+                return;
             }
         };
         for warning in &config.warnings {
@@ -148,12 +164,11 @@ impl Serving<'_> {
         for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
             tracing::warn!(key, "a change of this key takes effect at the next start");
         }
+        self.shared.swap(site);
         if let (Some(audit), Some(settings)) = (&self.audit, config.audit) {
             audit.settle(settings);
         }
-        self.shared.swap(site);
         tracing::info!("the new configuration is in force");
-        Some(config.files)
     }
 }
 

@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use crate::config::read::Watch;
-use crate::store::FileMark;
+use crate::config::read::{Mark, Watch};
 
 /// How often files are looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -12,12 +11,12 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Waits until one of these is not what it was when it was read, and then until none has changed for a moment, so that a file is not
 /// read half written. Afterwards they are what they are.
 pub(super) async fn changed(files: &mut [Watch]) {
-    let mut last: Option<Vec<Option<FileMark>>> = None;
+    let mut last: Option<Vec<Option<Mark>>> = None;
     loop {
         tokio::time::sleep(EVERY).await;
         let paths: Vec<_> = files.iter().map(|file| file.path.clone()).collect();
         // A mount that hangs keeps one thread, and no reload.
-        let looked = tokio::task::spawn_blocking(move || paths.iter().map(|path| FileMark::of(path)).collect::<Vec<_>>());
+        let looked = tokio::task::spawn_blocking(move || paths.iter().map(|path| Mark::of(path)).collect::<Vec<_>>());
         let Ok(now) = looked.await else { continue };
         let differ = files.iter().zip(&now).any(|(file, now)| file.mark != *now);
         if differ && last.as_ref() == Some(&now) {

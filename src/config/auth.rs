@@ -17,6 +17,8 @@ pub(super) struct Auth<'r> {
     reading: &'r Reading,
     settings: access::Settings,
     anonymous: Option<bool>,
+    /// So many users and tokens, at the beginning, are those of `[auth]`, whom teams may name.
+    shared: (usize, usize),
     broken: bool,
 }
 
@@ -36,9 +38,10 @@ impl<'r> Auth<'r> {
             remember: remember.unwrap_or_default(),
             ..access::Settings::default()
         };
-        let mut auth = Self { reading, settings, anonymous: said.flatten(), broken };
+        let mut auth = Self { reading, settings, anonymous: said.flatten(), shared: (0, 0), broken };
         auth.users_file(users, None);
         auth.tokens_file(tokens, None);
+        auth.shared = (auth.settings.users.len(), auth.settings.tokens.len());
         auth
     }
 
@@ -49,7 +52,7 @@ impl<'r> Auth<'r> {
         self.users_file(table.take("users_file"), Some(team));
         self.tokens_file(table.take("tokens_file"), Some(team));
         for item in table.items("users").unwrap_or_default() {
-            let users = &mut self.settings.users;
+            let users = &mut self.settings.users[..self.shared.0];
             self.broken |= join(
                 &item,
                 "auth.users_file",
@@ -59,7 +62,7 @@ impl<'r> Auth<'r> {
             .is_none();
         }
         for item in table.items("tokens").unwrap_or_default() {
-            let tokens = &mut self.settings.tokens;
+            let tokens = &mut self.settings.tokens[..self.shared.1];
             self.broken |= join(
                 &item,
                 "auth.tokens_file",

@@ -93,7 +93,7 @@ pub(super) fn check(reading: &Reading, dict: Dict) -> Result<Config, ConfigError
             origin,
             files: reading.files.take(),
         }),
-        _ => Err(ConfigError { findings }),
+        _ => Err(ConfigError { findings, files: reading.files.take() }),
     }
 }
 
@@ -110,7 +110,11 @@ fn askers(
     let everybody = RouteTable::new(routes);
     audience::look_at_table(reading, &everybody);
     let private: Vec<Vec<Pattern>> = teams.iter().map(|team| team.own.private_patterns().cloned().collect()).collect();
-    let others = |but: usize| private.iter().enumerate().filter(|(n, _)| *n != but).flat_map(|(_, own)| own.clone()).collect();
+    // A team may have a route for everything else, before the shared ones.
+    let everybodys: Vec<Pattern> = everybody.private_patterns().cloned().collect();
+    let others = |but: usize| -> Vec<Pattern> {
+        private.iter().enumerate().filter(|(n, _)| *n != but).flat_map(|(_, own)| own.clone()).collect()
+    };
     let doors = teams.iter().map(|team| team.door.clone());
     let doors = Doors {
         anonymous,
@@ -122,7 +126,8 @@ fn askers(
     for (n, team) in teams.into_iter().enumerate() {
         audience::look_at_table(reading, &team.own);
         let routes = if team.inherit { team.own.before(&everybody) } else { team.own };
-        all.push(gateway::Team { name: team.door.name.clone(), routes: routes.fenced(others(n)), policy: team.policy });
+        let fences = [others(n), everybodys.clone()].concat();
+        all.push(gateway::Team { name: team.door.name.clone(), routes: routes.fenced(fences), policy: team.policy });
     }
     let audience = audience::Audience { reading, server, upstreams, teams: &all, doors: &doors, access: &access };
     audience.warn(warnings);

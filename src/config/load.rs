@@ -78,7 +78,11 @@ fn without_source(message: &str) -> String {
 }
 
 fn one(place: Place, problem: String) -> ConfigError {
-    ConfigError { findings: vec![Finding { place, key: String::new(), problem }] }
+    let files = match &place {
+        Place::File(path, _) => vec![Watch::new(path)],
+        Place::Environment(_) | Place::Default | Place::GoSettings => Vec::new(),
+    };
+    ConfigError { findings: vec![Finding { place, key: String::new(), problem }], files }
 }
 
 /// Which `MODGATE_…` variables are keys. Kubernetes sets some for a service of the name "modgate", which are none.

@@ -187,6 +187,8 @@ pub struct Log {
 pub struct ConfigError {
     /// One entry a mistake; never empty.
     pub findings: Vec<Finding>,
+    /// The files that were read or looked for.
+    pub files: Vec<read::Watch>,
 }
 
 impl fmt::Display for ConfigError {

@@ -12,7 +12,6 @@ use std::time::Duration;
 use figment::value::{Dict, Num, Tag, Value};
 
 use crate::base::units;
-use crate::store::FileMark;
 
 /// One thing that is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,12 +67,37 @@ pub struct Watch {
     /// Where it lies.
     pub path: PathBuf,
     /// Which one lay there; none where there was none.
-    pub mark: Option<FileMark>,
+    pub mark: Option<Mark>,
+}
+
+/// What tells one file from another under the same name, and from itself after a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Mark {
+    /// That of the file which lies there now.
+    pub fn of(path: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let meta = std::fs::metadata(path).ok()?;
+        Some(Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            length: meta.len(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        })
+    }
 }
 
 impl Watch {
     pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), mark: FileMark::of(path) }
+        Self { path: path.to_owned(), mark: Mark::of(path) }
     }
 }
 

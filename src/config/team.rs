@@ -97,7 +97,9 @@ fn team<'r>(
         *next_route += 1;
         route(*next_route - 1, table, &chains.upstreams, &chains.sumdb)
     }));
-    let base = if inherit == Some(false) { &Policy::default() } else { &shared.policy };
+    // What is denied to all is denied to those too who share nothing else.
+    let denied = Policy { deny: shared.policy.deny.clone(), ..Policy::default() };
+    let base = if inherit == Some(false) { &denied } else { &shared.policy };
     let policy = trust::team_policy(table.table("policy"), base);
     let limits = server::limits(table.table("limits"));
     if !members_only && prefix == Some(None) && hosts.as_ref().is_some_and(Vec::is_empty) {

@@ -33,12 +33,35 @@ impl Page {
     }
 }
 
+/// What a query asks for.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    module: Option<String>,
+    /// The name of a team, where one is given.
+    pub(super) team: Option<String>,
+}
+
+impl Asked {
+    pub(super) fn of(query: &str) -> Self {
+        let value = |name: &str| {
+            let pair = url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name);
+            pair.map(|(_, value)| value.into_owned()).filter(|value| !value.is_empty())
+        };
+        Self { module: value("module"), team: value("team") }
+    }
+}
+
+/// Says no to a name that is no team's.
+pub(super) fn no_such_team() -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, "there is no such team")
+}
+
 /// Answers an admin request. `team` is the place of the one team that may be explained, where not all may.
 pub(super) async fn answer(
     shared: &Shared,
     site: &Site,
     page: Option<Page>,
-    query: &str,
+    asked: &Asked,
     team: Option<usize>,
 ) -> Result<Response<Body>, Refusal> {
     match page {
@@ -46,20 +69,17 @@ pub(super) async fn answer(
         Some(Page::Readiness) if shared.is_stopping() => Ok(text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")),
         Some(Page::Readiness) => Ok(text(StatusCode::OK, "ready\n")),
         Some(Page::Explanation) => {
-            let value =
-                |name: &str| url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value);
             let bad = |what: &str| Refusal::new(StatusCode::BAD_REQUEST, what);
-            let Some(asked) = value("module") else {
+            let Some(module) = &asked.module else {
                 return Err(bad("ask as /-/explain?module=PATH or PATH@VERSION, for a team with &team=NAME"));
             };
-            let (gateway, named) = (site.gateway(), value("team"));
-            let named = named.as_deref().filter(|name| !name.is_empty());
+            let gateway = site.gateway();
             let team = match team {
-                Some(own) => gateway.teams().get(own).filter(|own| named.is_none() || own.name.as_deref() == named),
-                None => gateway.team(named),
+                Some(own) => gateway.teams().get(own),
+                None => gateway.team(asked.team.as_deref()),
             };
-            let team = team.ok_or_else(|| bad("there is no such team, or it is not the caller's"))?;
-            let explained = explain(gateway, team, &asked).await.map_err(|e| bad(&e.to_string()))?;
+            let team = team.ok_or_else(no_such_team)?;
+            let explained = explain(gateway, team, module).await.map_err(|e| bad(&e.to_string()))?;
             let json = serde_json::to_vec_pretty(&explained)
                 .map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()))?;
             let mut response = Response::with_body(StatusCode::OK, Body::bytes(json.into()));

@@ -6,9 +6,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -92,7 +92,8 @@ struct Lost {
 
 enum Order {
     Write(SystemTime, Box<Event>),
-    Settings(Settings),
+    /// There may be new settings.
+    Look,
     Stop,
 }
 
@@ -101,6 +102,8 @@ enum Order {
 pub struct Audit {
     orders: SyncSender<Order>,
     lost: Arc<AtomicU64>,
+    /// Settings that are to count from now on.
+    next: Arc<Mutex<Option<Settings>>>,
 }
 
 impl Audit {
@@ -111,10 +114,11 @@ impl Audit {
     pub fn start(settings: Settings) -> io::Result<(Arc<Self>, AuditThread)> {
         let (orders, inbox) = sync_channel(WAITING);
         let lost = Arc::new(AtomicU64::new(0));
-        let writer = Writer::open(settings, Arc::clone(&lost))?;
+        let next = Arc::new(Mutex::new(None));
+        let writer = Writer::open(settings, Arc::clone(&lost), Arc::clone(&next))?;
         let thread = std::thread::Builder::new().name("audit".into()).spawn(move || writer.run(&inbox))?;
         let end = AuditThread { orders: orders.clone(), thread: Some(thread) };
-        Ok((Arc::new(Self { orders, lost }), end))
+        Ok((Arc::new(Self { orders, lost, next }), end))
     }
 
     /// Has a line written, or counts it as lost. Never waits.
@@ -128,8 +132,9 @@ impl Audit {
 
     /// From now on these settings count, and the file is opened anew: somebody else may have put it aside.
     pub fn settle(&self, settings: Settings) {
-        // A reload may wait, and a thread that is gone has said why.
-        let _ = self.orders.send(Order::Settings(settings));
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(settings);
+        // A thread that has much to write looks all the same, and nobody waits for a disk.
+        let _ = self.orders.try_send(Order::Look);
     }
 }
 
@@ -169,41 +174,40 @@ struct Writer {
     settings: Settings,
     /// None while the file cannot be opened.
     target: Option<Target>,
+    /// Lines that may not have reached the file yet.
+    unsure: u64,
     lost: Arc<AtomicU64>,
+    next: Arc<Mutex<Option<Settings>>>,
     told: Option<Instant>,
 }
 
 impl Writer {
-    fn open(settings: Settings, lost: Arc<AtomicU64>) -> io::Result<Self> {
+    fn open(settings: Settings, lost: Arc<AtomicU64>, next: Arc<Mutex<Option<Settings>>>) -> io::Result<Self> {
         let target = Some(target(&settings)?);
-        Ok(Self { settings, target, lost, told: None })
+        Ok(Self { settings, target, unsure: 0, lost, next, told: None })
     }
 
     fn run(mut self, inbox: &Receiver<Order>) {
-        let mut dirty = false;
+        let mut flushed = Instant::now();
         loop {
-            match inbox.recv_timeout(FLUSH) {
+            let order = inbox.recv_timeout(FLUSH);
+            let next = self.next.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(settings) = next {
+                self.settle(settings);
+            }
+            self.report_lost();
+            match order {
                 Ok(Order::Write(at, event)) => {
-                    self.report_lost();
                     if let Some(line) = self.line(at, &event) {
                         self.write(&line, 1);
-                        dirty = true;
                     }
-                    continue;
                 }
-                Ok(Order::Settings(settings)) => self.settle(settings),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.report_lost();
-                    dirty = true;
-                }
-                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => {
-                    self.report_lost();
-                    self.flush();
-                    return;
-                }
+                Ok(Order::Look) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return self.flush(),
             }
-            if std::mem::take(&mut dirty) {
+            if self.unsure > 0 && flushed.elapsed() >= FLUSH {
                 self.flush();
+                flushed = Instant::now();
             }
         }
     }
@@ -222,7 +226,7 @@ impl Writer {
             None if question.starts_with(super::SUMDB) => ("sumdb", None),
             None => ("other", None),
         };
-        if !(self.settings.all || matches!(event.status, 401 | 403 | 429) || matches!(kind, "zip" | "mod")) {
+        if !(self.settings.all || matches!(event.status, 401 | 403 | 429 | 499) || matches!(kind, "zip" | "mod")) {
             return None;
         }
         let line = Line {
@@ -251,27 +255,33 @@ impl Writer {
     fn report_lost(&mut self) {
         let lost = self.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            tracing::error!(lost, "lines of the audit were lost");
             let line = serde_json::to_string(&Lost { time: Timestamp::now().to_string(), lost }).unwrap_or_default();
             // Where it cannot be written either, they stay counted.
-            self.write(&line, lost);
+            if self.write(&line, lost) {
+                tracing::error!(lost, "lines of the audit were lost");
+            }
         }
     }
 
-    /// Writes a line that stands for so many.
-    fn write(&mut self, line: &str, stands_for: u64) {
-        let written = self.rotate().and_then(|()| match &mut self.target {
+    /// Writes a line that stands for so many. Whether it was.
+    fn write(&mut self, line: &str, stands_for: u64) -> bool {
+        self.rotate();
+        let written = match &mut self.target {
             Some(Target::Stdout(out)) => writeln!(out, "{line}"),
             Some(Target::File { file, length, .. }) => {
                 *length += line.len() as u64 + 1;
                 writeln!(file, "{line}")
             }
             None => Err(io::ErrorKind::NotFound.into()),
-        });
-        if let Err(e) = written {
-            self.lost.fetch_add(stands_for, Ordering::Relaxed);
-            self.tell(&e);
+        };
+        match written {
+            Ok(()) => self.unsure += stands_for,
+            Err(e) => {
+                self.lost.fetch_add(stands_for, Ordering::Relaxed);
+                self.tell(&e);
+            }
         }
+        self.target.is_some()
     }
 
     fn flush(&mut self) {
@@ -280,8 +290,9 @@ impl Writer {
             Some(Target::File { file, .. }) => file.flush(),
             None => Ok(()),
         };
-        if let Err(e) = flushed {
-            self.tell(&e);
+        match flushed {
+            Ok(()) => self.unsure = 0,
+            Err(e) => self.tell(&e),
         }
     }
 
@@ -292,34 +303,65 @@ impl Writer {
         }
     }
 
-    fn settle(&mut self, settings: Settings) {
+    /// Goes on with another target; what the old one did not take is lost.
+    fn go_on_with(&mut self, target: Option<Target>) {
         self.flush();
+        if let Some(Target::File { file, .. }) = std::mem::replace(&mut self.target, target) {
+            // What is still in its buffer would be written once more when it is dropped, and by then nobody knows whether it was.
+            let _ = file.into_parts();
+        }
+        self.lost.fetch_add(std::mem::take(&mut self.unsure), Ordering::Relaxed);
+    }
+
+    fn settle(&mut self, settings: Settings) {
         match target(&settings) {
-            Ok(target) => self.target = Some(target),
+            Ok(target) => self.go_on_with(Some(target)),
             Err(e) => self.tell(&e),
         }
         self.settings = settings;
     }
 
-    /// Opens the file where it is not, and puts one aside that is full.
-    #[expect(clippy::disallowed_methods, reason = "an audit file keeps its lines under another name")]
-    fn rotate(&mut self) -> io::Result<()> {
+    /// Opens the file where it is not, and puts one aside that is full. Where that fails, the file at hand goes on.
+    fn rotate(&mut self) {
         if self.target.is_none() {
-            self.target = Some(target(&self.settings)?);
+            match target(&self.settings) {
+                Ok(target) => self.target = Some(target),
+                Err(e) => self.tell(&e),
+            }
         }
-        let Some(Target::File { file, path, length }) = &mut self.target else { return Ok(()) };
+        let Some(Target::File { path, length, .. }) = &self.target else { return };
         if *length < self.settings.max_size {
-            return Ok(());
+            return;
         }
-        file.flush()?;
         let path = path.clone();
-        // Somebody else may have put it aside already.
-        if std::fs::metadata(&path).is_ok_and(|meta| meta.ino() == file.get_ref().metadata().map_or(0, |m| m.ino())) {
-            std::fs::rename(&path, aside(&path))?;
+        self.flush();
+        let rotated = self.put_aside(&path).and_then(|()| target(&self.settings));
+        match rotated {
+            Ok(target) => {
+                self.go_on_with(Some(target));
+                if let Err(e) = remove_oldest(&path, self.settings.keep) {
+                    self.tell(&e);
+                }
+            }
+            Err(e) => {
+                self.tell(&e);
+                // It is tried again after as much as that once more.
+                if let Some(Target::File { length, .. }) = &mut self.target {
+                    *length = 0;
+                }
+            }
         }
-        self.target = None;
-        self.target = Some(target(&self.settings)?);
-        remove_oldest(&path, self.settings.keep)
+    }
+
+    /// Gives the file another name, unless somebody else has done so already.
+    #[expect(clippy::disallowed_methods, reason = "an audit file keeps its lines under another name")]
+    fn put_aside(&self, path: &Path) -> io::Result<()> {
+        let Some(Target::File { file, .. }) = &self.target else { return Ok(()) };
+        let own = file.get_ref().metadata()?.ino();
+        if std::fs::metadata(path).is_ok_and(|meta| meta.ino() == own) {
+            std::fs::rename(path, aside(path))?;
+        }
+        Ok(())
     }
 }
 
@@ -427,7 +469,7 @@ mod tests {
     #[test]
     fn a_thread_that_cannot_keep_up_costs_lines_and_no_time() {
         let (orders, inbox) = sync_channel(4);
-        let audit = Audit { orders, lost: Arc::default() };
+        let audit = Audit { orders, lost: Arc::default(), next: Arc::default() };
         for n in 0..10 {
             audit.note(event(n));
         }

@@ -317,9 +317,9 @@ impl Io {
     }
 }
 
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = self.poll_some(cx, buf);
+impl Connection {
+    /// Bounds the time in which the client takes nothing.
+    fn bounded<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.stalled = None;
             return polled;
@@ -330,13 +330,23 @@ impl AsyncWrite for Connection {
             Poll::Pending => Poll::Pending,
         }
     }
+}
 
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = self.poll_some(cx, buf);
+        self.bounded(cx, polled)
+    }
+
+    // TLS takes what is written into a buffer of its own, so that it is here where it waits.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.poll_flush(cx)
+        let polled = self.io.poll_flush(cx);
+        self.bounded(cx, polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.poll_shutdown(cx)
+        let polled = self.io.poll_shutdown(cx);
+        self.bounded(cx, polled)
     }
 }
 

@@ -5,16 +5,19 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use actix_http::body::{BodySize, MessageBody};
 use actix_http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderValue};
-use actix_http::{Method, Request, Response};
+use actix_http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -25,12 +28,12 @@ use super::connection::{STALL, Wire};
 use super::{Front, HEAD_LIMIT, KEEP_ALIVE, MAX_HEADERS};
 
 /// Requests under way on one connection. The go command sends some dozens.
-const STREAMS: u32 = 256;
+const STREAMS: u32 = 128;
 /// What is sent of one body before the client has taken some of it.
-const SEND_BUFFER: usize = 128 << 10;
+const SEND_BUFFER: usize = 64 << 10;
 /// What is handed to the connection at once.
 const FRAME: usize = 16 << 10;
-/// How long a client may take for the last of its answers once it was told to go.
+/// A client that was told to go, and takes nothing of what is left for it, is given up after so long.
 const LAST: Duration = Duration::from_secs(10);
 
 /// Requests under way on a connection.
@@ -38,6 +41,36 @@ const LAST: Duration = Duration::from_secs(10);
 struct UnderWay {
     count: Cell<usize>,
     ended: Notify,
+}
+
+/// A connection that knows when its client took something last: answers that were handed over may still be on their way.
+struct Observed<T> {
+    io: T,
+    taken: Rc<Cell<Instant>>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Observed<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Observed<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        if polled.is_ready() {
+            self.taken.set(Instant::now());
+        }
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
 }
 
 /// One of them, until it is dropped.
@@ -55,13 +88,15 @@ pub(super) async fn serve(io: TlsStream<TcpStream>, front: Front, wire: Rc<Wire>
     let mut builder = Builder::new();
     let header = u32::try_from(MAX_HEADERS).unwrap_or(u32::MAX);
     builder.max_concurrent_streams(STREAMS).max_header_list_size(header).max_send_buffer_size(SEND_BUFFER);
+    let taken = Rc::new(Cell::new(Instant::now()));
+    let io = Observed { io, taken: Rc::clone(&taken) };
     let Ok(Ok(mut connection)) = timeout(HEAD_LIMIT, builder.handshake::<_, Bytes>(io)).await else { return };
     let under_way = Rc::new(UnderWay::default());
     let mut stopping = pin!(stopping);
     let mut told = false;
-    let mut deadline = Instant::now() + KEEP_ALIVE;
     loop {
         let idle = under_way.count.get() == 0;
+        let deadline = taken.get() + if told { LAST } else { KEEP_ALIVE };
         tokio::select! {
             accepted = connection.accept() => {
                 let Some(Ok((request, respond))) = accepted else { return };
@@ -75,22 +110,23 @@ pub(super) async fn serve(io: TlsStream<TcpStream>, front: Front, wire: Rc<Wire>
             }
             () = under_way.ended.notified() => {}
             () = &mut stopping, if !told => {
+                // Once all its answers are taken, the connection ends by itself.
                 connection.graceful_shutdown();
                 told = true;
-                deadline = Instant::now() + LAST;
-                continue;
+                taken.set(Instant::now());
             }
             () = tokio::time::sleep_until(deadline), if idle => {
+                if Instant::now() < taken.get() + if told { LAST } else { KEEP_ALIVE } {
+                    continue;
+                }
                 if told {
                     return;
                 }
                 connection.graceful_shutdown();
                 told = true;
-                deadline = Instant::now() + LAST;
-                continue;
+                taken.set(Instant::now());
             }
         }
-        deadline = Instant::now() + if told { LAST } else { KEEP_ALIVE };
     }
 }
 
@@ -132,7 +168,8 @@ fn head_of(response: Response<Body>, is_head: bool) -> (http::Response<()>, Body
     for (name, value) in response.headers().iter().filter(|(name, _)| **name != CONNECTION) {
         headers.append(name, value.clone());
     }
-    if let (BodySize::Sized(length), false) = (body.size(), is_head && headers.contains_key(CONTENT_LENGTH)) {
+    let says = is_head && headers.contains_key(CONTENT_LENGTH);
+    if let (BodySize::Sized(length), false) = (body.size(), says || response.status() == StatusCode::NOT_MODIFIED) {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     if let Ok(now) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now())) {

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use actix_http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName};
+use actix_http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue};
 use actix_http::{HttpMessage, Request, StatusCode};
 use ipnet::IpNet;
 
@@ -122,6 +122,11 @@ impl Doors {
         }
     }
 
+    /// The place of the team of this name.
+    pub(super) fn named(&self, name: &str) -> Option<usize> {
+        self.teams.iter().position(|team| team.name.as_deref() == Some(name))
+    }
+
     /// Lets a request in that is addressed so, and whose sender is known.
     pub(super) fn enter(&self, to: Address, caller: Option<Arc<Caller>>) -> Result<Entry, Box<Refusal>> {
         match self.decide(to.team, caller.as_deref()) {
@@ -156,16 +161,27 @@ impl Doors {
         if !trusted(&peer) {
             return peer;
         }
-        let named: Vec<IpAddr> = headers
-            .get_all(FORWARDED_FOR)
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .map_while(|address| address.trim().parse().ok())
-            .map(|address: IpAddr| address.to_canonical())
-            .collect();
-        // From the right, each was added by the one to its right; the first that is no proxy of ours is who asked.
-        named.iter().rev().find(|address| !trusted(address)).or(named.first()).copied().unwrap_or(peer)
+        // From the right, each item was added by the one to its right. The first that is no proxy of ours is who asked; what stands
+        // before that is its own word, and what cannot be read ends it.
+        let fields: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).map(HeaderValue::as_bytes).collect();
+        let mut nearest = peer;
+        for item in fields.iter().rev().flat_map(|field| field.rsplit(|b| *b == b',')) {
+            let Some(address) = std::str::from_utf8(item).ok().and_then(forwarded) else { break };
+            nearest = address;
+            if !trusted(&address) {
+                break;
+            }
+        }
+        nearest
     }
+}
+
+/// An address as proxies write it, with a port or without.
+fn forwarded(item: &str) -> Option<IpAddr> {
+    let item = item.trim();
+    let with_port = || item.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let in_brackets = || item.strip_prefix('[')?.strip_suffix(']')?.parse::<IpAddr>().ok();
+    item.parse::<IpAddr>().ok().or_else(with_port).or_else(in_brackets).map(|address| address.to_canonical())
 }
 
 /// Who sends a request, as far as that is known without any work.
@@ -175,13 +191,9 @@ pub(super) fn sender(access: &Access, tls: Option<&Tls>, request: &Request, wire
     {
         return access.recall(authorization.as_bytes()).map_or(Sender::Unknown, |caller| Sender::Known(Some(caller)));
     }
-    match wire.certificate.as_ref().zip(tls) {
-        None => Sender::Known(None),
-        Some((certificate, tls)) => match tls.caller_of(certificate, &access.settings().certificates) {
-            Some(caller) => Sender::Known(Some(caller)),
-            None => Sender::Unknown,
-        },
-    }
+    // One that is not believed any more says nothing.
+    let certificate = wire.certificate.as_ref().zip(tls);
+    Sender::Known(certificate.and_then(|(certificate, tls)| tls.caller_of(certificate, &access.settings().certificates)))
 }
 
 /// The same, whatever work it takes.
@@ -190,10 +202,7 @@ pub(super) async fn find_sender(
     request: &Request,
     from: IpAddr,
 ) -> Result<Option<Arc<Caller>>, (Box<Refusal>, Refused)> {
-    let Some(authorization) = request.headers().get(AUTHORIZATION) else {
-        let gone = Refused::Wrong("a client certificate that is not trusted any more".into());
-        return Err((Box::new(login("the client certificate of this connection is not trusted any more")), gone));
-    };
+    let Some(authorization) = request.headers().get(AUTHORIZATION) else { return Ok(None) };
     let verdict = access.identify(authorization.as_bytes(), from).await;
     verdict.map(Some).map_err(|refused| (Box::new(refusal_of(&refused)), refused))
 }
@@ -239,7 +248,6 @@ mod tests {
     use super::*;
     use crate::access::How;
     use actix_http::Uri;
-    use actix_http::header::HeaderValue;
 
     fn doors(anonymous: bool) -> Doors {
         let door = |name: &str, prefix: Option<&str>, hosts: &[&str], members_only| Door {
@@ -318,7 +326,7 @@ mod tests {
         let from = |peer: &str, forwarded: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for value in forwarded {
-                headers.append(FORWARDED_FOR, HeaderValue::from_static(value));
+                headers.append(FORWARDED_FOR, HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
             }
             doors.address_of(&headers, Some(peer.parse().expect("address"))).to_string()
         };
@@ -334,5 +342,9 @@ mod tests {
         assert_eq!(from("10.0.0.1:5", &["192.0.2.9", "198.51.100.7"]), "198.51.100.7");
         assert_eq!(from("10.0.0.1:5", &["10.9.9.9, 10.2.3.4"]), "10.9.9.9");
         assert_eq!(from("10.0.0.1:5", &["nonsense"]), "10.0.0.1");
+        assert_eq!(from("10.0.0.1:5", &["192.0.2.66, x, 198.51.100.7"]), "198.51.100.7", "the client's own word ends nothing");
+        assert_eq!(from("10.0.0.1:5", &["192.0.2.66, x, 10.2.3.4"]), "10.2.3.4", "it is nobody's word what stands before nonsense");
+        assert_eq!(from("10.0.0.1:5", &["\u{e9}, 198.51.100.7:4711"]), "198.51.100.7");
+        assert_eq!(from("10.0.0.1:5", &["[2001:db8::1]:80", "[2001:db8::2]"]), "2001:db8::2");
     }
 }

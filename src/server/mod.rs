@@ -20,16 +20,15 @@ pub mod identify;
 pub mod limits;
 pub mod observe;
 mod respond;
+pub mod site;
 pub mod tls;
 pub mod vanity;
 
-use std::cell::RefCell;
 use std::future::{Future, Ready, ready};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -38,24 +37,20 @@ use actix_http::header::{HeaderMap, HeaderValue};
 use actix_http::{HttpMessage, HttpService, Method, Request, Response, StatusCode};
 use actix_rt::net::TcpStream;
 use actix_service::{Service, ServiceFactory, fn_factory, fn_service};
-use arc_swap::{ArcSwap, ArcSwapOption};
 
-use crate::access::Access;
 use crate::base::Call;
 use crate::base::call::fresh_id;
-use crate::gateway::{Content, Gateway, Outcome, Trail};
+use crate::gateway::{Content, Outcome, Trail};
 use crate::module::Ask;
-use crate::store::Memory;
 use crate::sumdb::SumdbAsk;
-use audit::Audit;
 use body::Body;
 use connection::{Connection, Slot, Wire};
 use error::Refusal;
-use identify::{Doors, Entry, Sender, client_of, find_sender, sender};
-use limits::Limiters;
+use identify::{Address, Entry, Sender, client_of, find_sender, sender};
 use observe::{Record, Visitor};
 use respond::{Prepared, REQUEST_ID};
-use tls::{ClientCertificate, Tls};
+pub use site::{Entrance, Shared, Site};
+use tls::ClientCertificate;
 
 /// The longest path that is read; the longest module path and version together stay below it.
 const MAX_PATH: usize = 4096;
@@ -73,137 +68,6 @@ const CACHED_ONLY: &str = "disable-module-fetch";
 const CACHED_ONLY_PATH: &str = "/cached-only";
 /// The path prefix of checksum databases.
 const SUMDB: &str = "/sumdb/";
-
-/// What is swapped as one when the configuration is read again.
-pub struct Site {
-    gateway: Arc<Gateway>,
-    entrance: Entrance,
-    ready: Memory<Prepared>,
-    /// Files that stay open for their next asker.
-    open: Memory<Prepared>,
-    vanity: Vec<vanity::Rule>,
-}
-
-/// Who comes in, as what, and how often.
-pub struct Entrance {
-    /// Which teams there are, and who is of them. By the places of the gateway's teams.
-    pub doors: Doors,
-    /// Who people are.
-    pub access: Arc<Access>,
-    /// How often they may ask.
-    pub limits: Arc<Limiters>,
-    /// What TLS is spoken with them, where there is a listener for it.
-    pub tls: Option<Arc<Tls>>,
-}
-
-thread_local! {
-    /// Where the name of a team's answer is put together.
-    static NAME: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
-/// The name in memory of a team's answer to a path. No team is ever given another's.
-fn named<T>(team: usize, path: &str, with: impl FnOnce(&str) -> T) -> T {
-    use std::fmt::Write;
-    if team == 0 {
-        return with(path);
-    }
-    NAME.with_borrow_mut(|name| {
-        name.clear();
-        // A text takes whatever is written. Paths begin with a slash, so that no two of these are the same.
-        let _ = write!(name, "{team}{path}");
-        with(name)
-    })
-}
-
-impl Site {
-    /// A gateway and who may ask it, `memory` bytes for its small answers, and the vanity host's rules.
-    pub fn new(gateway: Arc<Gateway>, entrance: Entrance, memory: u64, vanity: Vec<vanity::Rule>) -> Self {
-        // An eighth of what the process may have open, and never many: connections need theirs.
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
-        let files = (limit / 8).clamp(16, 1024);
-        let weight = respond::OPEN_FILE_WEIGHT as u64;
-        Self { gateway, entrance, ready: Memory::new(memory), open: Memory::new(files * weight), vanity }
-    }
-
-    /// Closes the files that are held open for their next asker: after eviction, whose space they would keep.
-    pub fn close_files(&self) {
-        self.open.retain(|_| false);
-    }
-
-    /// Closes those that have been open for their time, so that removed ones give their space back.
-    pub fn tidy(&self) {
-        let now = Instant::now();
-        self.open.retain(|prepared| prepared.is_fresh(now));
-    }
-
-    fn find(&self, team: usize, path: &str) -> Option<Arc<Prepared>> {
-        named(team, path, |name| self.ready.get(name).or_else(|| self.open.get(name)))
-    }
-
-    fn put(&self, team: usize, path: &str, prepared: Prepared) {
-        let memory = if prepared.is_file() { &self.open } else { &self.ready };
-        named(team, path, |name| memory.put(name, Arc::new(prepared)));
-    }
-
-    /// The gateway.
-    pub fn gateway(&self) -> &Arc<Gateway> {
-        &self.gateway
-    }
-}
-
-/// What all workers share.
-pub struct Shared {
-    site: ArcSwap<Site>,
-    /// Gateways of configurations before, which may still have fetches under way.
-    before: Mutex<Vec<Weak<Gateway>>>,
-    audit: ArcSwapOption<Audit>,
-    stopping: AtomicBool,
-}
-
-impl Shared {
-    /// Starts with a site.
-    pub fn new(site: Site) -> Arc<Self> {
-        Arc::new(Self {
-            site: ArcSwap::from_pointee(site),
-            before: Mutex::default(),
-            audit: ArcSwapOption::empty(),
-            stopping: AtomicBool::new(false),
-        })
-    }
-
-    /// From now on requests are written down there, or nowhere.
-    pub fn audit_by(&self, audit: Option<Arc<Audit>>) {
-        self.audit.store(audit);
-    }
-
-    /// Puts another site in its place. Requests under way finish with the one they began with.
-    pub fn swap(&self, site: Site) {
-        let old = self.site.swap(Arc::new(site));
-        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
-        before.retain(|gateway| gateway.strong_count() > 0);
-        before.push(Arc::downgrade(&old.gateway));
-    }
-
-    /// The gateway of this moment, and those before it that somebody still needs.
-    pub fn gateways(&self) -> Vec<Arc<Gateway>> {
-        let before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
-        before.iter().filter_map(Weak::upgrade).chain([Arc::clone(&self.site().gateway)]).collect()
-    }
-
-    /// The site of this moment.
-    pub fn site(&self) -> Arc<Site> {
-        self.site.load_full()
-    }
-
-    /// From now on `/-/readyz` says no.
-    pub fn stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
-    }
-}
 
 /// One listener's settings.
 #[derive(Debug, Clone)]
@@ -378,7 +242,7 @@ impl Front {
 
     /// The hot path: an answer that was made ready before, for somebody who is known.
     fn ready_answer(&self, request: &Request, wire: &Wire) -> Option<Response<Body>> {
-        if *request.method() != Method::GET || !self.role.proxy {
+        if *request.method() != Method::GET || !self.role.proxy || !request.uri().path().starts_with('/') {
             return None;
         }
         let site = self.shared.site.load();
@@ -433,7 +297,7 @@ impl Front {
             None if !self.role.proxy => {
                 Err(Refusal::new(StatusCode::NOT_FOUND, "this is the admin listener; there is nothing here but /-/"))
             }
-            None => match self.let_in(&site, &request, &wire, &mut record).await {
+            None => match self.let_in(&site, &request, &wire, None, &mut record).await {
                 Ok(entry) => self.proxy(&site, &entry, &request, &wire, &id, &mut record).await,
                 Err(refusal) => Err(refusal),
             },
@@ -451,11 +315,19 @@ impl Front {
         recorded(response, record)
     }
 
-    /// Finds out who asks and for which team, and whether they may ask now.
-    async fn let_in(&self, site: &Site, request: &Request, wire: &Wire, record: &mut Record) -> Result<Entry, Refusal> {
+    /// Finds out who asks and for which team, and whether they may ask now. `team` is the place of the one that is named otherwise
+    /// than by the path or host.
+    async fn let_in(
+        &self,
+        site: &Site,
+        request: &Request,
+        wire: &Wire,
+        team: Option<usize>,
+        record: &mut Record,
+    ) -> Result<Entry, Refusal> {
         let Entrance { doors, access, limits, tls } = &site.entrance;
         let address = doors.address_of(request.headers(), wire.peer);
-        let to = doors.addressed(request);
+        let to = team.map_or_else(|| doors.addressed(request), |team| Address { team: Some(team), begins: 0 });
         record.visitor.address = address;
         // What is refused is written down too, with what it was about.
         record.visitor.team = to.team.and_then(|team| doors.teams[team].name.clone());
@@ -479,12 +351,16 @@ impl Front {
             return Err(Refusal::new(StatusCode::NOT_FOUND, "the pages below /-/ are on the admin listener"));
         }
         let page = admin::Page::of(request.uri().path());
+        let asked = admin::Asked::of(request.uri().query().unwrap_or_default());
         // Where modules are asked for too, it is not for administrators alone.
         let team = match page {
-            Some(admin::Page::Explanation) if self.role.proxy => Some(self.let_in(site, request, wire, record).await?.team),
+            Some(admin::Page::Explanation) if self.role.proxy => {
+                let named = asked.team.as_deref().map(|name| site.entrance.doors.named(name).ok_or_else(admin::no_such_team));
+                Some(self.let_in(site, request, wire, named.transpose()?, record).await?.team)
+            }
             _ => None,
         };
-        admin::answer(&self.shared, site, page, request.uri().query().unwrap_or_default(), team).await
+        admin::answer(&self.shared, site, page, &asked, team).await
     }
 
     async fn proxy(
@@ -507,15 +383,15 @@ impl Front {
         };
         let by_header = request.headers().get(CACHED_ONLY).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"true"));
         let call = Call { id: id.into(), cached_only: by_path || by_header, others: false, waits: false };
-        let team = &site.gateway.teams()[entry.team];
+        let team = &site.gateway().teams()[entry.team];
         let result = if let Some(below) = question.strip_prefix(SUMDB) {
-            let (database, ask) = SumdbAsk::parse(below, site.gateway.databases()).map_err(|e| Refusal::of_ask(&e))?;
+            let (database, ask) = SumdbAsk::parse(below, site.gateway().databases()).map_err(|e| Refusal::of_ask(&e))?;
             record.what = format!("sumdb/{database}/{ask}");
-            site.gateway.sumdb(team, database, &ask, &call).await
+            site.gateway().sumdb(team, database, &ask, &call).await
         } else {
             let ask = Ask::parse(question).map_err(|e| Refusal::of_ask(&e))?;
             record.what = ask.to_string();
-            let Outcome { result, trail } = site.gateway.answer(team, &ask, &call).await;
+            let Outcome { result, trail } = site.gateway().answer(team, &ask, &call).await;
             record.trail = trail;
             result
         };
@@ -548,6 +424,7 @@ fn too_often(wait: Duration) -> Refusal {
 /// Has the record logged when the response has been sent: at once where its bytes are all there.
 fn recorded(response: Response<Body>, mut record: Record) -> Response<Body> {
     record.expected = response.body().length();
+    record.answered = true;
     if response.body().is_streamed() {
         return response.map_body(|_, body| body.recorded(record));
     }
@@ -569,6 +446,10 @@ fn refused_head(path: &str) -> Refusal {
 fn refuse_early(request: &Request) -> Option<Refusal> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Some(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here"));
+    }
+    // HTTP/2 lets through what HTTP/1 does not.
+    if !request.uri().path().starts_with('/') {
+        return Some(Refusal::new(StatusCode::BAD_REQUEST, "a path begins with a slash"));
     }
     if request.uri().path().len() > MAX_PATH {
         return Some(Refusal::new(StatusCode::URI_TOO_LONG, &format!("a path of more than {MAX_PATH} bytes")));

@@ -48,6 +48,22 @@ pub(super) struct Record {
     pub(super) complete: bool,
     /// Why the body was broken off.
     pub(super) aborted: Option<String>,
+    /// There was an answer, whose end writes the lines. Where there is none, because the client went away before, the record writes
+    /// them itself when it is dropped.
+    pub(super) answered: bool,
+}
+
+/// What is written down in a status' stead where nobody waited for one, as nginx has it.
+const GONE: u16 = 499;
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.status = StatusCode::from_u16(GONE).unwrap_or(StatusCode::BAD_REQUEST);
+            self.error.get_or_insert_with(|| "the client went away before there was an answer".to_owned());
+            self.log(0, false);
+        }
+    }
 }
 
 /// Who asks, and what for.
@@ -79,6 +95,7 @@ impl Record {
             expected: None,
             complete: false,
             aborted: None,
+            answered: false,
         }
     }
 
@@ -128,7 +145,7 @@ impl Record {
             who: caller.as_ref().map(|caller| Arc::clone(&caller.name)),
             how: caller.as_ref().map_or(How::Anonymous, |caller| caller.how).name(),
             team: team.clone(),
-            path: path.chars().take(MAX_SHOWN).collect(),
+            path: path.clone(),
             plan: self.trail.plan.clone(),
             upstream: self.trail.upstream.clone(),
             cache: self.trail.cache.name(),

@@ -186,14 +186,6 @@ pub struct FileMark {
     pub modified: SystemTime,
 }
 
-impl FileMark {
-    /// That of the file which lies under a name now; none where there is none.
-    pub fn of(path: &Path) -> Option<Self> {
-        let meta = fs::metadata(path).ok()?;
-        Some(Self { length: meta.len(), modified: meta.modified().ok()? })
-    }
-}
-
 impl Stored {
     /// What tells it from another.
     pub fn mark(&self) -> FileMark {

@@ -15,6 +15,7 @@ use crate::support::eventually;
 use crate::support::gate::{Gate, route, upstream};
 use crate::support::http;
 use crate::support::modules::Module;
+use crate::support::people::{bearer, token};
 use crate::support::secure::{Client, ask1, ask2};
 use crate::support::tls::{Authority, Certified, Validity};
 use crate::support::upstream::{Reply, Upstream};
@@ -163,6 +164,72 @@ fn a_zip_streams_and_one_that_breaks_off_is_never_taken_for_whole() {
 }
 
 #[test]
+fn no_odd_path_leads_into_another_teams_memory() {
+    let secret = Module::new("corp.example/secret", "v1.0.0");
+    let up = Upstream::serving(std::slice::from_ref(&secret));
+    let authority = Authority::new("servers");
+    let dir = folder(&authority, &Authority::new("clients"));
+    let token = token(&dir.path().join("tokens"), "ci");
+    let gate = Gate::start_in(dir, &text(&up, "[auth]\nanonymous = true\n[teams.a]\nprefix = \"a\"\ntokens_file = \"tokens\"\n"));
+    // What is asked here is everybody's too; so it is what a team alone has asked that must not come out of its memory.
+    run(async {
+        let client = Client::new(&authority, None, BOTH);
+        let member = client.connect2(&gate.address).await;
+        let authorization = bearer(&token);
+        for part in ["info", "mod", "zip"] {
+            for _ in 0..3 {
+                let path = format!("/a{}", secret.url(part));
+                let answer = ask2(&member, "GET", &path, &[("authorization", &authorization)]).await.unwrap();
+                assert_eq!(answer.status, 200);
+            }
+        }
+        let asked = up.asked().len();
+        let outsider = client.connect2(&gate.address).await;
+        for part in ["info", "mod", "zip"] {
+            for odd in ["1", "1 ", "%31", "0", "a", ""] {
+                let path = format!("{odd}{}", secret.url(part));
+                let path = if odd.is_empty() { path[1..].to_owned() } else { path };
+                // A client's library may refuse to say such a thing; then it cannot ask it.
+                let Ok(path) = ::http::uri::PathAndQuery::try_from(path) else { continue };
+                let mut parts = ::http::uri::Parts::default();
+                parts.scheme = Some(::http::uri::Scheme::HTTPS);
+                parts.authority = Some(::http::uri::Authority::from_static("localhost"));
+                parts.path_and_query = Some(path.clone());
+                let Ok(uri) = ::http::Uri::from_parts(parts) else { continue };
+                let mut sending = outsider.clone().ready().await.unwrap();
+                let request = ::http::Request::get(uri).body(()).unwrap();
+                let Ok((response, _)) = sending.send_request(request, true) else { continue };
+                let status = response.await.map_or(0, |response| response.status().as_u16());
+                assert!(matches!(status, 0 | 400), "{path}: {status}");
+            }
+        }
+        assert_eq!(up.asked().len(), asked);
+    });
+}
+
+#[test]
+fn who_goes_away_before_the_answer_leaves_a_trace() {
+    let up = Upstream::always(Reply::Hang);
+    let authority = Authority::new("servers");
+    let dir = folder(&authority, &Authority::new("clients"));
+    token(&dir.path().join("tokens"), "ci");
+    let more = "[audit]\nfile = \"audit.jsonl\"\n[auth]\nanonymous = true\ntokens_file = \"tokens\"\n";
+    let gate = Gate::start_in(dir, &text(&up, more));
+    run(async {
+        let two = Client::new(&authority, None, BOTH).connect2(&gate.address).await;
+        let guess = bearer("guess");
+        for headers in [&[][..], &[("authorization", guess.as_str())]] {
+            let asking = ask2(&two, "GET", "/example.com/m/@v/v1.0.0.zip", headers);
+            assert!(tokio::time::timeout(Duration::from_millis(150), asking).await.is_err(), "it is given up");
+        }
+    });
+    let written = || fs::read_to_string(gate.dir.path().join("audit.jsonl")).unwrap_or_default();
+    eventually("both are written down", || written().matches("\"status\":499").count() == 2);
+    let log = gate.log();
+    assert!(log.contains("the client went away before there was an answer") && log.contains("wrong credentials"), "{log}");
+}
+
+#[test]
 fn many_streams_at_once_and_no_more_than_that() {
     let up = Upstream::always(Reply::Hang);
     up.set("/example.com/m/@v/list", Reply::Good(b"v1.0.0\n".to_vec()));
@@ -171,7 +238,7 @@ fn many_streams_at_once_and_no_more_than_that() {
         let client = Client::new(&authority, None, BOTH);
         let two = client.connect2(&gate.address).await;
         let mut hanging = Vec::new();
-        for n in 0..250 {
+        for n in 0..120 {
             let two = two.clone();
             hanging
                 .push(tokio::spawn(async move { ask2(&two, "GET", &format!("/example.com/hang{n}/@v/list"), &[]).await.is_ok() }));
@@ -253,7 +320,6 @@ fn client_certificates_are_people() {
         eventually("they are other authorities now", || gate.log().contains("is in force"));
         let refused = ask2(&two, "GET", "/pay.example/m/@v/list", &[]).await.unwrap();
         assert_eq!((refused.status, ask1(&mut one, "/pay.example/m/@v/list", &[]).await.0), (401, 401));
-        assert!(String::from_utf8_lossy(&refused.body).contains("not trusted any more"));
         assert_eq!(status(Some(&strangers.client(Validity::Now)), BOTH).await, 200);
     });
 }

@@ -133,7 +133,7 @@ fn who_is_of_several_teams_says_which() {
     let dir = tempfile::tempdir().unwrap();
     let [eve, staff] = ["eve", "staff"].map(|name| token(&dir.path().join("tokens"), name));
     let up = Upstream::serving(&[module()]);
-    let teams = "[auth]\ntokens_file = \"tokens\"\n[teams.a]\nprefix = \"a\"\ntokens = [\"eve\"]\n\
+    let teams = "# shared listener\n[auth]\ntokens_file = \"tokens\"\n[teams.a]\nprefix = \"a\"\ntokens = [\"eve\"]\n\
                  [teams.b]\nhosts = [\"b.localhost\"]\ntokens = [\"eve\"]\n[teams.open]\nprefix = \"open\"\n";
     let gate = Gate::start_in(dir, &text(&up, teams));
     let status = |path: &str, token: &str| ask(&gate, path, &bearer(token)).status;
@@ -145,6 +145,26 @@ fn who_is_of_several_teams_says_which() {
     );
     assert_eq!((status(LIST, &staff), status(&format!("/a{LIST}"), &staff)), (200, 403));
     assert_eq!((status(&format!("/open{LIST}"), &staff), gate.get(&format!("/open{LIST}")).status), (200, 401));
+    // So does who wants an explanation.
+    let explained = |team: &str| ask(&gate, &format!("/-/explain?module=example.com/m{team}"), &bearer(&eve));
+    assert_eq!((explained("").status, explained("&team=a").status, explained("&team=open").status), (403, 200, 200));
+    assert!(explained("&team=b").text().contains("\"team\": \"b\""));
+    assert_eq!(ask(&gate, "/-/explain?module=example.com/m&team=a", &bearer(&staff)).status, 403);
+}
+
+#[test]
+fn a_file_that_was_missing_is_watched_too() {
+    let up = Upstream::serving(&[module()]);
+    let gate = Gate::start_watching(tempfile::tempdir().unwrap(), &text(&up, ""));
+    assert_eq!(gate.get(LIST).status, 200);
+    gate.rewrite(&text(&up, "[auth]\ntokens_file = \"tokens\"\n"));
+    eventually("the log says that it is missing", || {
+        gate.log().contains("auth.tokens_file") && gate.log().contains("the old one stays")
+    });
+    assert_eq!(gate.get(LIST).status, 200);
+    let token = token(&gate.dir.path().join("tokens"), "ci");
+    eventually("it is there now", || gate.get(LIST).status == 401);
+    assert_eq!(ask(&gate, LIST, &bearer(&token)).status, 200);
 }
 
 #[test]
