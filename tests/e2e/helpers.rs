@@ -111,6 +111,16 @@ pub(crate) fn go_prints(go: &Arc<Go>, arguments: &[&str]) -> String {
     })
 }
 
+/// Runs the go command in a clean room, which has to succeed; what it said beside what it printed.
+pub(crate) fn go_says(go: &Arc<Go>, arguments: &[&str]) -> String {
+    limited(go, arguments, |go, arguments| {
+        let output = go.run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "go {arguments:?}: {said}");
+        said
+    })
+}
+
 /// A clean room has no limit of its own, so it is waited for from outside.
 fn limited(go: &Arc<Go>, arguments: &[&str], run: fn(&Go, &[&str]) -> String) -> String {
     let (done, result) = mpsc::channel();
