@@ -1,10 +1,12 @@
 //! Teams, TLS and who asks, from outside: certificates by openssl, passwords by Apache's htpasswd, requests by curl, wrk and the
 //! go command.
 
+mod audit;
 mod certificates;
 mod curl;
 mod gocommand;
 mod http2;
+mod limits;
 mod openssl;
 mod reload;
 
