@@ -190,7 +190,7 @@ fn chains<'r>(
             }
         };
     }
-    if route_tables.is_empty() {
+    if route_tables.is_empty() && !root.has("teams") {
         reading.say(None, "routes", "upstreams are named but no [[routes]] lead to them");
     }
     let mut upstreams = Vec::new();

@@ -72,6 +72,9 @@ impl Gateway {
             trail.attempts.push(copy.attempt);
         }
         trail.cache = status;
+        if let ([only], [_]) = (plan.route.steps.as_slice(), gathered.copies.as_slice()) {
+            trail.upstream = Some(Arc::clone(&self.members[only.upstream].name));
+        }
         Ok(gathered)
     }
 

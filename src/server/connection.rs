@@ -39,6 +39,8 @@ use super::tls::SharedCertificate;
 
 /// What the body gives the dispatcher in the file's stead.
 pub(super) const STAND_IN: &[u8] = b"\0";
+/// What a record of a TLS handshake begins with (RFC 8446 §5.1).
+const TLS_HANDSHAKE: u8 = 22;
 /// A client that takes nothing for so long is given up.
 pub(super) const STALL: Duration = Duration::from_secs(60);
 /// A stretch of a file that is looked for in memory and sent at once.
@@ -353,6 +355,12 @@ impl AsyncWrite for Connection {
 impl Connection {
     /// Looks for the end of the head in what came last, and hands over what is whole.
     fn take_head(&mut self, buf: &mut ReadBuf<'_>) {
+        if self.searched == 0 && self.ahead.first() == Some(&TLS_HANDSHAKE) {
+            // Such a client waits for an answer, and would send no end of a head.
+            self.refuse(400);
+            self.searched = 0;
+            return self.hand_over(buf);
+        }
         match self.end.find(&self.ahead[self.searched..]) {
             Some(end) => self.head = self.searched + end,
             None if self.ahead.len() > head::MAX_HEAD => self.refuse(if self.ahead.contains(&b'\n') { 431 } else { 414 }),

@@ -33,6 +33,8 @@ const STREAMS: u32 = 128;
 const SEND_BUFFER: usize = 64 << 10;
 /// What is handed to the connection at once.
 const FRAME: usize = 16 << 10;
+/// What may come with a question before it is given up.
+const MAX_SENT: usize = 16 << 20;
 /// A client that was told to go, and takes nothing of what is left for it, is given up after so long.
 const LAST: Duration = Duration::from_secs(10);
 
@@ -90,9 +92,14 @@ pub(super) async fn serve(io: TlsStream<TcpStream>, front: Front, wire: Rc<Wire>
     builder.max_concurrent_streams(STREAMS).max_header_list_size(header).max_send_buffer_size(SEND_BUFFER);
     let taken = Rc::new(Cell::new(Instant::now()));
     let io = Observed { io, taken: Rc::clone(&taken) };
-    let Ok(Ok(mut connection)) = timeout(HEAD_LIMIT, builder.handshake::<_, Bytes>(io)).await else { return };
-    let under_way = Rc::new(UnderWay::default());
     let mut stopping = pin!(stopping);
+    let shaken = tokio::select! {
+        shaken = timeout(HEAD_LIMIT, builder.handshake::<_, Bytes>(io)) => shaken,
+        // Who has not begun to speak is not waited for.
+        () = &mut stopping => return,
+    };
+    let Ok(Ok(mut connection)) = shaken else { return };
+    let under_way = Rc::new(UnderWay::default());
     let mut told = false;
     loop {
         let idle = under_way.count.get() == 0;
@@ -131,12 +138,7 @@ pub(super) async fn serve(io: TlsStream<TcpStream>, front: Front, wire: Rc<Wire>
 }
 
 /// Answers one request.
-async fn attend(
-    (parts, _body): (http::request::Parts, RecvStream),
-    mut respond: SendResponse<Bytes>,
-    front: Front,
-    wire: Rc<Wire>,
-) {
+async fn attend((parts, sent): (http::request::Parts, RecvStream), mut respond: SendResponse<Bytes>, front: Front, wire: Rc<Wire>) {
     let mut request = Request::new();
     let head = request.head_mut();
     head.uri = parts.uri;
@@ -156,6 +158,23 @@ async fn attend(
     if !ends {
         send(body, stream).await;
     }
+    read_out(sent).await;
+}
+
+/// Reads what came with a question that asks for nothing by it, as HTTP/1 does: given up unread it would reset the stream, and that
+/// would overtake the answer. More than so much is given up all the same.
+async fn read_out(mut sent: RecvStream) {
+    let reading = async {
+        let mut read = 0;
+        while let Some(Ok(piece)) = sent.data().await {
+            read += piece.len();
+            if read > MAX_SENT || sent.flow_control().release_capacity(piece.len()).is_err() {
+                return;
+            }
+        }
+    };
+    // A client that is slow with it is given up too.
+    let _ = timeout(LAST, reading).await;
 }
 
 /// The head of an answer as HTTP/2 has it, and its body.

@@ -216,7 +216,12 @@ impl Front {
         stopping: actix_server::GracefulShutdownSignal,
     ) -> Option<Connection> {
         let tls = Arc::clone(self.shared.site.load().entrance.tls.as_ref()?);
-        let stream = match tls.accept(io).await {
+        let shaken = tokio::select! {
+            shaken = tls.accept(io) => shaken,
+            // Who has not begun to speak is not waited for.
+            () = stopping.notified() => return None,
+        };
+        let stream = match shaken {
             Ok(stream) => stream?,
             Err(e) => {
                 tracing::debug!(peer = ?peer, error = %e, "a TLS handshake came to nothing");

@@ -82,7 +82,7 @@ impl Tls {
         let Identity { chain, key } = &settings.identity;
         let builder = builder.with_client_cert_verifier(Arc::clone(&clients));
         let mut config = builder.with_single_cert(chain.clone(), key.clone_key()).map_err(|e| said(&e))?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).to_vec();
         config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(|e| said(&e))?;
         Ok(Self { config: Arc::new(config), clients, generation: GENERATION.fetch_add(1, Ordering::Relaxed) })
     }

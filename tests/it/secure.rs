@@ -122,6 +122,22 @@ fn errors_and_bad_requests_over_http_2() {
             assert_eq!(answer.status, wanted, "{method} {path}");
             assert!(answer.body.starts_with(b"modgate: "), "{path}");
         }
+        // What comes with a question keeps nobody from its answer.
+        for (method, wanted) in [("POST", 405), ("GET", 404)] {
+            let mut sending = two.clone().ready().await.unwrap();
+            let request = ::http::Request::builder().method(method).uri("https://localhost/example.com/m/@v/list");
+            let (response, mut stream) = sending.send_request(request.body(()).unwrap(), false).unwrap();
+            let piece = vec![b'x'; 60_000];
+            for n in 0..5 {
+                stream.reserve_capacity(piece.len());
+                let room = std::future::poll_fn(|cx| stream.poll_capacity(cx));
+                if tokio::time::timeout(Duration::from_secs(10), room).await.unwrap().is_none() {
+                    break;
+                }
+                stream.send_data(piece.clone().into(), n == 4).unwrap();
+            }
+            assert_eq!(response.await.unwrap().status(), wanted, "{method}");
+        }
         let huge = "x".repeat(40_000);
         // Either the frames' own bound or ours says no; the connection's other streams are none of its business.
         let refused = ask2(&two, "GET", "/example.com/m/@v/list", &[("x-huge", &huge)]).await;
@@ -345,6 +361,10 @@ fn who_says_nothing_or_nonsense_holds_up_nobody() {
     run(async {
         let two = Client::new(&authority, None, BOTH).connect2(&gate.address).await;
         assert_eq!(ask2(&two, "GET", &module.url("mod"), &[]).await.unwrap().status, 200);
+        // TLS to a port without it fails at once.
+        let plain = Gate::start(&(upstream("u", &up.url(), "") + &route("*", &["u"], "")));
+        assert!(Client::new(&authority, None, BOTH).connect(&plain.address).await.is_err());
+        assert_eq!(plain.get(&module.url("mod")).status, 200);
     });
     assert!(started.elapsed() < Duration::from_secs(5));
     // The silent ones are let go when their time is over.
@@ -378,8 +398,13 @@ fn a_stop_lets_streams_finish_and_tells_idle_connections() {
     });
     eventually("it is being fetched", || up.count(&large().url("zip")) == 1);
     thread::sleep(Duration::from_millis(300));
+    // Two who have not begun to speak.
+    let silent = TcpStream::connect(&gate.address).unwrap();
+    let mut half = TcpStream::connect(&gate.address).unwrap();
+    half.write_all(b"\x16\x03\x01\x02\x00\x01\x00").unwrap();
     let started = Instant::now();
     assert_eq!(gate.stop(), Some(0));
+    drop((silent, half));
     assert!(started.elapsed() < Duration::from_secs(4), "an idle connection is not waited for: {:?}", started.elapsed());
     let answer = asker.join().unwrap();
     assert!(answer.body == large().zip() && answer.broken.is_none());

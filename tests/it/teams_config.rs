@@ -163,6 +163,14 @@ fn a_good_one_is_said_back_team_by_team() {
 }
 
 #[test]
+fn there_may_be_nothing_for_those_who_are_of_no_team() {
+    let text = "[upstreams.u]\ntype = \"goproxy\"\nurl = \"http://u.example\"\n[teams.a]\nprefix = \"a\"\n\
+                routes = [{ match = [\"*\"], upstreams = [\"u\"] }]\n";
+    let (good, said) = check(text);
+    assert!(good && said.contains("  own [0]   * -> u") && !said.contains("route 0"), "{said}");
+}
+
+#[test]
 fn lines_for_files_are_made() {
     let dir = tempfile::tempdir().unwrap();
     user(&dir.path().join("people"), "ann", "sesame");
