@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind, new_error};
-use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, Header, Validation};
 use ring::signature::{self, UnparsedPublicKey};
 use serde_json::{Map, Value};
 use url::Url;
@@ -120,33 +120,26 @@ impl Jwts {
 
     /// Says who bears this token.
     pub(super) async fn judge(&self, issuers: &[Issuer], token: &str) -> Verdict {
-        let header = jsonwebtoken::decode_header(token).map_err(|e| Refused::wrong(format!("a malformed JWT ({e})")))?;
+        let malformed = |e: Error| {
+            let why: String = e.to_string().chars().take(MAX_NAME).collect();
+            Refused::wrong(format!("a malformed JWT ({why})"))
+        };
+        let header = jsonwebtoken::decode_header(token).map_err(malformed)?;
         if header.crit.is_some() {
             return Err(Refused::wrong("a JWT with extensions that have to be understood (crit)"));
         }
         // Which keys to verify it with only its own word can tell; that word is not believed before.
-        let claimed: Map<String, Value> =
-            jsonwebtoken::dangerous::insecure_decode_claims(token).map_err(|e| Refused::wrong(format!("a malformed JWT ({e})")))?;
+        let claimed: Map<String, Value> = jsonwebtoken::dangerous::insecure_decode_claims(token).map_err(malformed)?;
         let named = claimed.get("iss").and_then(Value::as_str).unwrap_or_default();
         let mut refused = Refused::wrong("a JWT of an unknown issuer");
         // Several may go by one name, with keys or audiences of their own.
         for (issuer, keys) in issuers.iter().zip(&self.keys).filter(|(issuer, _)| issuer.issuer == named) {
-            let why = match keys.find(header.kid.as_deref(), header.alg).await {
-                Ok(found) => match verify_by_any(issuer, &found, token) {
-                    Ok(claims) => match entitle(issuer, &claims) {
-                        Ok(caller) => return Ok(caller),
-                        Err(why) => why,
-                    },
+            let why = match verify_by_any(issuer, keys, &header, token).await {
+                Ok(claims) => match entitle(issuer, &claims) {
+                    Ok(caller) => return Ok(caller),
                     Err(why) => why,
                 },
-                Err(why) => {
-                    tracing::error!(
-                        issuer = issuer.name,
-                        why,
-                        "the keys of an issuer cannot be had, so its tokens cannot be verified"
-                    );
-                    Refused::Unavailable("the keys of this token's issuer cannot be had".into())
-                }
+                Err(why) => why,
             };
             // What cannot be said now may be right; what is right and of no use is more than wrong.
             if !matches!((&refused, &why), (Refused::Unavailable(_), _) | (Refused::Unentitled(_), Refused::Wrong(_))) {
@@ -157,16 +150,31 @@ impl Jwts {
     }
 }
 
-/// The claims of a token that one of these keys has signed.
-fn verify_by_any(issuer: &Issuer, keys: &[Key], token: &str) -> Result<Map<String, Value>, Refused> {
-    let mut why = Refused::wrong(format!("a JWT of {} with an unknown key or algorithm", issuer.name));
-    for key in keys {
-        match verify(issuer, key, token) {
-            Ok(claims) => return Ok(claims),
-            Err(e) => why = Refused::wrong(format!("a JWT of {}: {}", issuer.name, said(&e))),
+/// The claims of a token that one of its issuer's keys has signed.
+async fn verify_by_any(issuer: &Issuer, keys: &Arc<KeySet>, header: &Header, token: &str) -> Result<Map<String, Value>, Refused> {
+    let by = |found: &[Key]| {
+        let mut failed = None;
+        for key in found {
+            match verify(issuer, key, token) {
+                Ok(claims) => return Ok(claims),
+                Err(e) => failed = Some(e),
+            }
         }
+        Err(failed)
+    };
+    let found = keys.find(header.kid.as_deref(), header.alg).await;
+    let found = found.map_err(|_| Refused::Unavailable("the keys of this token's issuer cannot be had".into()))?;
+    let mut verified = by(&found);
+    if let Err(Some(e)) = &verified
+        && matches!(e.kind(), ErrorKind::InvalidSignature)
+        && let Some(found) = keys.find_anew(header.kid.as_deref(), header.alg).await
+    {
+        verified = by(&found);
     }
-    Err(why)
+    verified.map_err(|failed| {
+        let why = failed.map_or_else(|| "it names an unknown key or algorithm".to_owned(), |e| said(&e));
+        Refused::wrong(format!("a JWT of {}: {why}", issuer.name))
+    })
 }
 
 /// The claims of a token that is signed by this key, for one of the issuer's audiences, and good now.

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
-use tokio::sync::Semaphore;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
 use crate::egress::EgressHandle;
@@ -20,8 +20,10 @@ const MAX_KEYS: usize = 100;
 const PAUSE: Duration = Duration::from_secs(10);
 /// How long a server may take, all in all.
 const LIMIT: Duration = Duration::from_secs(15);
-/// So many tokens with unknown keys wait at once until the server may be asked again.
+/// So many tokens wait at once for a server's answer, or until it may be asked again.
 const WAITING: usize = 64;
+/// The shortest modulus of an RSA key, in bytes: 2048 bits.
+const MIN_RSA: usize = 256;
 /// How long keys are good for whose server cannot be asked.
 const STALE: Duration = Duration::from_secs(24 * 3600);
 
@@ -100,6 +102,7 @@ impl KeySet {
                 }
             }
             _ => {
+                let _place = self.place()?;
                 self.ask().await?;
                 if self.age().is_none_or(|age| age >= STALE) {
                     return Err("they are too old, and cannot be had again".into());
@@ -111,11 +114,27 @@ impl KeySet {
             return Ok(found);
         }
         // A new key has a name that is not known yet.
-        let _place = self.waiting.try_acquire().map_err(|_| "too many tokens with unknown keys")?;
+        let _place = self.place()?;
         let rest = self.last(|asked| PAUSE.saturating_sub(asked.ended.elapsed())).unwrap_or_default();
         tokio::time::sleep(rest).await;
         self.ask().await?;
         Ok(self.known(id, algorithm))
+    }
+
+    /// The same for a token that none of the keys which were found has signed: an issuer may have put another key in a key's place.
+    /// Nothing where it was asked a moment ago.
+    pub(super) async fn find_anew(&self, id: Option<&str>, algorithm: Algorithm) -> Option<Vec<Key>> {
+        if matches!(self.source, Source::File) || self.last(|asked| asked.ended.elapsed() < PAUSE) == Some(true) {
+            return None;
+        }
+        let _place = self.place().ok()?;
+        self.ask().await.ok()?;
+        Some(self.known(id, algorithm))
+    }
+
+    /// A place among those who wait for the server. They are few, so that nobody takes up all verifications by nonsense.
+    fn place(&self) -> Result<SemaphorePermit<'_>, String> {
+        self.waiting.try_acquire().map_err(|_| "too many tokens wait for them".to_owned())
     }
 
     fn age(&self) -> Option<Duration> {
@@ -139,9 +158,8 @@ impl KeySet {
         if self.last(|asked| asked.ended.elapsed() < PAUSE) == Some(true) {
             return;
         }
-        if let Err(why) = self.get().await {
-            tracing::warn!(issuer = self.issuer, why, "the keys of an issuer cannot be read again; those that were had are used");
-        }
+        // What goes wrong is told there, and those that were had are used.
+        let _ = self.get().await;
     }
 
     /// Asks the server. Who waited for another's question takes its answer; a server that was asked a moment ago is left alone, and
@@ -169,6 +187,9 @@ impl KeySet {
         let result = set.and_then(|set| parse(&set)).map(|keys| {
             self.had.store(Some(Arc::new(Had { keys, at: Instant::now() })));
         });
+        if let Err(why) = &result {
+            tracing::error!(issuer = self.issuer, why, had = self.age().is_some(), "the keys of an issuer cannot be had");
+        }
         let asked = Asked { ended: Instant::now(), result: result.clone() };
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
         result
@@ -213,10 +234,17 @@ fn usable(jwk: &Jwk) -> Option<Key> {
             all.into_iter().filter(|algorithm| *algorithm == only).collect()
         }
     };
-    if algorithms.is_empty() {
+    let verifies = |operations: &Vec<KeyOperations>| operations.contains(&KeyOperations::Verify);
+    if algorithms.is_empty() || !jwk.common.key_operations.as_ref().is_none_or(verifies) {
         return None;
     }
-    Some(Key { id: jwk.common.key_id.clone(), public: DecodingKey::from_jwk(jwk).ok()?, algorithms })
+    let public = DecodingKey::from_jwk(jwk).ok()?;
+    if let DecodingKeyKind::RsaModulusExponent { n, .. } = public.kind()
+        && n.iter().skip_while(|byte| **byte == 0).count() < MIN_RSA
+    {
+        return None;
+    }
+    Some(Key { id: jwk.common.key_id.clone(), public, algorithms })
 }
 
 fn of_key(algorithm: KeyAlgorithm) -> Option<Algorithm> {
