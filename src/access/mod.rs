@@ -296,8 +296,8 @@ impl Access {
         };
         if let Err(Refused::Wrong(why)) = &verdict {
             self.patience.wrong(from, Instant::now());
-            // Whoever does not wait for the answer leaves a trace too.
-            tracing::warn!(%from, %why, "wrong credentials");
+            // Whoever does not wait for the answer leaves a trace too. The text may be a stranger's, so it is written as a quoted one.
+            tracing::warn!(%from, why = &**why, "wrong credentials");
         }
         verdict
     }
