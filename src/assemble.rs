@@ -175,7 +175,11 @@ impl Foundation {
         Ok(kept.insert(People { access, limits }).clone())
     }
 
-    fn access(&self, settings: &access::Settings, before: Option<&Access>) -> Result<Arc<Access>, StartError> {
+    /// Who people are.
+    ///
+    /// # Errors
+    /// TLS to an issuer that cannot be set up.
+    pub fn access(&self, settings: &access::Settings, before: Option<&Access>) -> Result<Arc<Access>, StartError> {
         let way = |issuer: &Issuer| match &issuer.keys {
             Keys::Set(_) => Ok(None),
             Keys::Server(_, policy, _) => {

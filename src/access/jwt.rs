@@ -118,6 +118,14 @@ impl Jwts {
         Self { keys: keys.collect() }
     }
 
+    /// Has the keys of the issuer at this place; how many of them are of use.
+    pub(super) async fn probe(&self, at: usize) -> Result<usize, String> {
+        match self.keys.get(at) {
+            Some(keys) => keys.probe().await,
+            None => Err("there is no such issuer".to_owned()),
+        }
+    }
+
     /// Says who bears this token.
     pub(super) async fn judge(&self, issuers: &[Issuer], token: &str) -> Verdict {
         let malformed = |e: Error| {

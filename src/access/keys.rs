@@ -137,6 +137,15 @@ impl KeySet {
         self.waiting.try_acquire().map_err(|_| "too many tokens wait for them".to_owned())
     }
 
+    /// Has the keys, wherever they come from; how many of them are of use.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub(super) async fn probe(&self) -> Result<usize, String> {
+        self.ask().await?;
+        Ok(self.had.load().as_ref().map_or(0, |had| had.keys.len()))
+    }
+
     fn age(&self) -> Option<Duration> {
         self.had.load().as_ref().map(|had| had.at.elapsed())
     }

@@ -223,6 +223,14 @@ impl Access {
         self.recall_digest(&self.digest(authorization))
     }
 
+    /// Has the keys of the issuer at this place; how many of them are of use.
+    ///
+    /// # Errors
+    /// Why they cannot be had.
+    pub async fn probe_issuer(&self, at: usize) -> Result<usize, String> {
+        self.jwts.probe(at).await
+    }
+
     fn recall_digest(&self, digest: &Digest) -> Option<Arc<Caller>> {
         let (until, caller) = self.good.get(digest)?;
         (Instant::now() < until).then_some(caller)

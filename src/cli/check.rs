@@ -252,6 +252,7 @@ fn short(key: &str) -> String {
 fn run_probes(config: &Config) -> Result<(), CliError> {
     let foundation = Foundation::lay(config)?;
     let gateway = foundation.gateway(config)?;
+    let access = foundation.access(&config.access, None)?;
     let failed = foundation.runtime().block_on(async {
         let mut failed = Vec::new();
         for member in gateway.members() {
@@ -263,6 +264,15 @@ fn run_probes(config: &Config) -> Result<(), CliError> {
                 Err(e) => {
                     out(format_args!("probe       {}: FAILED: {e} ({took})", member.name));
                     failed.push(member.name.to_string());
+                }
+            }
+        }
+        for (at, issuer) in config.access.issuers.iter().enumerate() {
+            match access.probe_issuer(at).await {
+                Ok(keys) => out(format_args!("probe       issuer {}: {keys} keys", issuer.name)),
+                Err(e) => {
+                    out(format_args!("probe       issuer {}: FAILED: {e}", issuer.name));
+                    failed.push(format!("issuer {}", issuer.name));
                 }
             }
         }

@@ -270,6 +270,24 @@ fn a_server_that_fails_later_costs_nothing() {
 }
 
 #[test]
+fn a_probe_asks_for_the_keys() {
+    let [issuer, _] = two_issuers();
+    let site = Site::start(&issuer, issuer.set(), "", "");
+    let probe = || {
+        let output = site.gate.command(&["check", "--probe"]);
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (good, said) = probe();
+    let of_use = issuer.keys["keys"].as_array().unwrap().len();
+    let count = said.split_once("probe       issuer ci: ").and_then(|(_, rest)| rest.split_once(" keys")).unwrap().0;
+    // Some of the set are of no use here.
+    assert!(good && (1..=of_use).contains(&count.parse::<usize>().unwrap()), "{said}");
+    site.server.set("/keys", Reply::Status(500));
+    let (good, said) = probe();
+    assert!(!good && said.contains("probe       issuer ci: FAILED: its server answered 500"), "{said}");
+}
+
+#[test]
 fn a_set_of_a_mebibyte_is_read() {
     let [issuer, _] = two_issuers();
     let set = issuer.keys.to_string();

@@ -10,8 +10,6 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::Deserialize;
 use serde_json::Value;
@@ -19,6 +17,7 @@ use serde_json::Value;
 use crate::helpers::output_of;
 use crate::support::gate::{route, upstream};
 use crate::support::http::{self, Answer};
+pub(crate) use crate::support::people::{basic, bearer};
 use crate::support::upstream::{Reply, Upstream};
 
 /// What a client is told whose credentials are wrong, whatever it is that is wrong with them.
@@ -156,16 +155,6 @@ impl Upstreams {
 /// The path of a list that nobody has asked for yet, of a module of the team payments.
 pub(crate) fn list(name: impl std::fmt::Display) -> String {
     format!("/pay.example/{name}/@v/list")
-}
-
-/// The `Authorization` of a token as a password.
-pub(crate) fn basic(user: &str, token: impl AsRef<[u8]>) -> String {
-    format!("Basic {}", STANDARD.encode([user.as_bytes(), b":", token.as_ref()].concat()))
-}
-
-/// That of a token by itself.
-pub(crate) fn bearer(token: &str) -> String {
-    format!("Bearer {token}")
 }
 
 /// An address of loopback.

@@ -35,8 +35,8 @@ fn append(file: &Path, line: &[u8]) {
 }
 
 /// The `Authorization` of a user and password.
-pub fn basic(user: &str, password: &str) -> String {
-    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+pub fn basic(user: &str, password: impl AsRef<[u8]>) -> String {
+    format!("Basic {}", STANDARD.encode([user.as_bytes(), b":", password.as_ref()].concat()))
 }
 
 /// The `Authorization` of a token.
