@@ -24,9 +24,6 @@ use crate::route::{FailureClass, Plan, Step, Verify};
 use crate::store::{FileMark, Folder, StoreError};
 use crate::upstream::{Failure, Incoming, MAX_INFO, Outage, UpstreamError};
 
-/// Zips up to this many bytes are answered from memory where it has room.
-const SMALL_ZIP: u64 = 256 << 10;
-
 /// How a chain ended.
 #[derive(Debug, Clone)]
 pub(super) struct Landed {
@@ -142,19 +139,24 @@ impl Gateway {
         steps.filter(|(_, folder)| folder.is_writable()).collect()
     }
 
+    /// Where sums are noted, where a module's have to be.
+    fn notes(&self, plan: &Plan, ask: &Ask) -> Option<Ledger> {
+        (self.wanted(plan, ask.module()) != Wanted::Nothing).then(|| self.ledger.clone())
+    }
+
     /// Looks for a part of a version in the folders of the plan's upstreams.
     pub(super) async fn look_up(&self, plan: &Plan, ask: &Ask) -> Option<Found> {
-        let (folders, ledger, ask) = (self.folders(plan), self.ledger.clone(), ask.clone());
+        let (folders, ledger, ask) = (self.folders(plan), self.notes(plan, ask), ask.clone());
         if folders.is_empty() {
             return None;
         }
-        tokio::task::spawn_blocking(move || find(&folders, &ledger, &ask)).await.unwrap_or_default()
+        tokio::task::spawn_blocking(move || find(&folders, ledger.as_ref(), &ask)).await.unwrap_or_default()
     }
 
     /// The same, and where it is missing, what there is of the version's other parts.
     async fn look_around(&self, plan: &Plan, ask: &Ask) -> Result<Found, Siblings> {
-        let (folders, ledger, ask) = (self.folders(plan), self.ledger.clone(), ask.clone());
-        let looked = move || find(&folders, &ledger, &ask).ok_or_else(|| siblings(&folders, &ask));
+        let (folders, ledger, ask) = (self.folders(plan), self.notes(plan, ask), ask.clone());
+        let looked = move || find(&folders, ledger.as_ref(), &ask).ok_or_else(|| siblings(&folders, &ask));
         tokio::task::spawn_blocking(looked).await.unwrap_or_else(|_| Err(Siblings::default()))
     }
 
@@ -383,13 +385,13 @@ impl Gateway {
     }
 }
 
-/// The first folder's answer that there is, with what was noted of it.
-fn find(folders: &[(usize, Folder)], ledger: &Ledger, ask: &Ask) -> Option<Found> {
+/// The first folder's answer that there is, with what was noted of it where anything has to be.
+fn find(folders: &[(usize, Folder)], ledger: Option<&Ledger>, ask: &Ask) -> Option<Found> {
     let answer = |(member, folder): &(usize, Folder)| {
         let Some(answer) = read_part(folder, ask)? else { return Ok(None) };
         let found = Found { member: *member, answer, checked: None };
-        let note = match ask {
-            Ask::GoMod(_) | Ask::Zip(_) => ledger.read(folder.name(), ask)?,
+        let note = match (ask, ledger) {
+            (Ask::GoMod(_) | Ask::Zip(_), Some(ledger)) => ledger.read(folder.name(), ask)?,
             _ => None,
         };
         // A note of another file, which lay there before, says nothing of this one.
@@ -405,25 +407,17 @@ fn find(folders: &[(usize, Folder)], ledger: &Ledger, ask: &Ask) -> Option<Found
 }
 
 fn read_part(folder: &Folder, ask: &Ask) -> Result<Option<Answer>, StoreError> {
-    let limit = match ask {
-        Ask::Zip(_) => SMALL_ZIP,
-        Ask::GoMod(_) => MAX_GO_MOD,
-        _ => MAX_INFO,
-    };
+    let limit = if matches!(ask, Ask::GoMod(_)) { MAX_GO_MOD } else { MAX_INFO };
     let Some(stored) = folder.open(ask)? else { return Ok(None) };
+    // Nothing that is kept is empty; a file that is has been damaged.
+    if stored.length == 0 {
+        return Ok(None);
+    }
     let modified = Some(stored.modified);
-    let content = if stored.length <= limit {
-        match folder.read(ask, limit)? {
-            // Nothing that is kept is empty; a file that is has been damaged.
-            Some((bytes, _)) if bytes.is_empty() => return Ok(None),
-            Some((bytes, _)) => Content::Bytes(bytes),
-            None => return Ok(None),
-        }
-    } else if matches!(ask, Ask::Zip(_)) {
-        Content::File { file: Arc::new(stored.file), length: stored.length }
+    let content = if matches!(ask, Ask::Zip(_)) {
+        Content::File { length: stored.length, file: Arc::new(stored.file) }
     } else {
-        let too_large = std::io::Error::new(std::io::ErrorKind::FileTooLarge, "larger than such a file can be");
-        return Err(StoreError::new("read", ask.path().as_ref(), too_large));
+        Content::Bytes(stored.read(limit).map_err(|e| StoreError::new("read", ask.path().as_ref(), e))?)
     };
     Ok(Some(Answer { modified, ..Answer::new(content, kind_of(ask)) }))
 }

@@ -269,6 +269,14 @@ impl Front {
             None => prepared.respond(request.headers(), &wire.slot),
             Some(refusal) => respond::of_refusal(refusal),
         };
+        if refused.is_none() && prepared.count() {
+            let (site, prepared, path) = (Arc::clone(&site), Arc::clone(&prepared), path.to_owned());
+            tokio::task::spawn_blocking(move || {
+                if let Some(ready) = prepared.in_memory() {
+                    site.put(entry.team, &path, ready);
+                }
+            });
+        }
         response.headers_mut().insert(REQUEST_ID, id_value);
         let response = response.map_body(|_, body| body.on(wire.slot.clone()));
         let audit = self.shared.audit.load();

@@ -1,6 +1,8 @@
 //! Answers as HTTP: headers, conditions and ranges (RFC 9110 §13, §14).
 
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use actix_http::header::{
@@ -38,7 +40,14 @@ pub(super) struct Prepared {
     until: Instant,
     /// How it came about, for the log.
     origin: Origin,
+    /// How often it has been sent.
+    sent: AtomicU32,
 }
+
+/// A file of at most so many bytes
+const SMALL_FILE: u64 = 256 << 10;
+/// is held in memory when it has been sent so often: what a build asks for once is not worth the copy.
+const WORTH_MEMORY: u32 = 2;
 
 /// What the log says of an answer that comes from memory.
 #[derive(Debug, Clone)]
@@ -81,7 +90,29 @@ impl Prepared {
         };
         let until = Instant::now() + lifetime;
         let origin = Origin { upstream: trail.upstream.clone(), plan: trail.plan.clone(), checked: trail.checked.clone() };
-        Some(Self { headers: headers_of(answer), etag: etag_of(answer), content, until, origin })
+        Some(Self { headers: headers_of(answer), etag: etag_of(answer), content, until, origin, sent: AtomicU32::new(0) })
+    }
+
+    /// Counts that it is sent. Whether it is worth a place in memory now; that is said once.
+    pub(super) fn count(&self) -> bool {
+        matches!(self.content, Lasting::File(_, length) if length <= SMALL_FILE)
+            && self.sent.fetch_add(1, Ordering::Relaxed) + 1 == WORTH_MEMORY
+    }
+
+    /// The same answer with its file's bytes in memory. Blocks.
+    pub(super) fn in_memory(&self) -> Option<Self> {
+        let Lasting::File(file, length) = &self.content else { return None };
+        let mut bytes = vec![0; usize::try_from(*length).ok()?];
+        // One that cannot be read goes on being sent as the file that it is, which says so.
+        file.read_exact_at(&mut bytes, 0).ok()?;
+        Some(Self {
+            headers: self.headers.clone(),
+            etag: self.etag.clone(),
+            content: Lasting::Bytes(bytes.into()),
+            until: Instant::now() + UNSEEN,
+            origin: self.origin.clone(),
+            sent: AtomicU32::new(0),
+        })
     }
 
     /// The record of an answer that comes from memory.

@@ -187,6 +187,19 @@ pub struct FileMark {
 }
 
 impl Stored {
+    /// All of it, of at most `limit` bytes. Blocks.
+    ///
+    /// # Errors
+    /// What the disk says, and a file that is larger.
+    pub fn read(self, limit: u64) -> io::Result<Bytes> {
+        let mut bytes = Vec::with_capacity(usize::try_from(self.length.min(limit)).unwrap_or(0));
+        self.file.take(limit + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > limit {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes")));
+        }
+        Ok(bytes.into())
+    }
+
     /// What tells it from another.
     pub fn mark(&self) -> FileMark {
         FileMark { length: self.length, modified: self.modified }
@@ -247,14 +260,9 @@ impl Folder {
     /// What the disk says, and a file larger than `limit`.
     pub fn read(&self, ask: &Ask, limit: u64) -> Result<Option<(Bytes, SystemTime)>, StoreError> {
         let Some(stored) = self.open(ask)? else { return Ok(None) };
-        let mut bytes = Vec::with_capacity(usize::try_from(stored.length.min(limit)).unwrap_or(0));
-        let read = stored.file.take(limit + 1).read_to_end(&mut bytes);
-        let wrap = |e| StoreError::new("read", &self.path(ask), e);
-        read.map_err(wrap)?;
-        if bytes.len() as u64 > limit {
-            return Err(wrap(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes"))));
-        }
-        Ok(Some((bytes.into(), stored.modified)))
+        let modified = stored.modified;
+        let bytes = stored.read(limit).map_err(|e| StoreError::new("read", &self.path(ask), e))?;
+        Ok(Some((bytes, modified)))
     }
 
     /// Keeps a small answer, and says what its file is, unless there was a file already that stays.
