@@ -16,6 +16,7 @@ use crate::gateway::{Policy, Team};
 use crate::module::Pattern;
 use crate::route::{Fallback, GoesOn, ListMode, PartialRule, Route};
 use crate::server::limits::{Rate, TeamLimits};
+use crate::server::tls::TlsSettings;
 use crate::vcs;
 
 pub(super) fn run(file: Option<&Path>, probe: bool) -> Result<(), CliError> {
@@ -24,8 +25,8 @@ pub(super) fn run(file: Option<&Path>, probe: bool) -> Result<(), CliError> {
     let addresses = |list: &[std::net::SocketAddr]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let tls = match &config.server.tls {
         None => "",
-        Some(tls) if tls.client_authorities.is_empty() => ", by TLS",
-        Some(_) => ", by TLS, which asks for client certificates",
+        Some(tls) if tls.asks_for_certificates() => ", by TLS, which asks for client certificates",
+        Some(_) => ", by TLS",
     };
     out(format_args!("serves      {}{tls}", addresses(&config.server.listen)));
     if !config.server.listen_plain.is_empty() {
@@ -179,7 +180,7 @@ fn describe_people(config: &Config) {
     let mut ways = counted(access.users.len(), "user");
     ways.extend(counted(access.tokens.len(), "token"));
     ways.extend(access.issuers.iter().map(|issuer| format!("JWTs of {}", issuer.name)));
-    let asks = config.server.tls.as_ref().is_some_and(|tls| !tls.client_authorities.is_empty());
+    let asks = config.server.tls.as_ref().is_some_and(TlsSettings::asks_for_certificates);
     ways.extend(asks.then(|| "client certificates".to_owned()));
     if !ways.is_empty() {
         let anonymous = if config.doors.anonymous { "others come in too" } else { "nobody else comes in" };

@@ -1,6 +1,6 @@
 //! Who could see, or be told, what is not theirs: what is looked at when a configuration is otherwise good.
 
-use super::read::{Finding, Place, Reading};
+use super::read::{Finding, Reading};
 use super::{Server, Upstream};
 use crate::access;
 use crate::gateway::Team;
@@ -16,11 +16,6 @@ pub(super) struct Audience<'a> {
     pub(super) teams: &'a [Team],
     pub(super) doors: &'a Doors,
     pub(super) access: &'a access::Settings,
-}
-
-/// Where a warning about the whole of a configuration stands.
-pub(super) fn place(reading: &Reading) -> Place {
-    reading.file.clone().map_or(Place::Environment("MODGATE_…".into()), |file| Place::File(file, None))
 }
 
 /// Says which patterns never match, because of an earlier one of the same table. That a team's routes come before the shared
@@ -45,13 +40,9 @@ impl Audience<'_> {
         for (at, unused) in self.upstreams.iter().enumerate() {
             let leads_there = |route: &Route| route.steps.iter().any(|step| step.upstream == at);
             if !self.teams.iter().any(|team| team.routes.routes().iter().any(|route| leads_there(route))) {
-                warnings.push(self.finding(&format!("upstreams.{}", unused.name), "no route leads to this upstream".to_owned()));
+                warnings.push(self.reading.warning(&format!("upstreams.{}", unused.name), "no route leads to this upstream"));
             }
         }
-    }
-
-    fn finding(&self, key: &str, problem: String) -> Finding {
-        Finding { place: place(self.reading), key: key.to_owned(), problem }
     }
 
     fn public(&self, route: &Route) -> Option<&str> {
@@ -67,7 +58,7 @@ impl Audience<'_> {
                 let problem = format!(
                     "a private module of this route that its private upstreams do not have is asked of the public upstream {public:?}"
                 );
-                warnings.push(self.finding(&route.key, problem));
+                warnings.push(self.reading.warning(&route.key, problem));
                 continue;
             }
             for parent in route.patterns.iter().flat_map(Pattern::parents) {
@@ -79,7 +70,7 @@ impl Audience<'_> {
                     let problem = format!(
                         "the go command probes parents of import paths, and \"{parent}\" is asked of the public upstream {public:?}"
                     );
-                    warnings.push(self.finding(&route.key, problem));
+                    warnings.push(self.reading.warning(&route.key, problem));
                 }
             }
         }
@@ -96,7 +87,7 @@ impl Audience<'_> {
                         "\"{fence}\" is private to the team {}, and this asks the public upstream {public:?} about it",
                         owner.label()
                     );
-                    warnings.push(self.finding(&route.key, problem));
+                    warnings.push(self.reading.warning(&route.key, problem));
                 }
             }
         }
@@ -112,7 +103,7 @@ impl Audience<'_> {
                     "{whoever} is answered by its private upstreams: it is chosen by the address alone, for it has no members \
                      (users, tokens, jwt, certificates)"
                 );
-                warnings.push(self.finding(&format!("teams.{}", team.label()), problem));
+                warnings.push(self.reading.warning(&format!("teams.{}", team.label()), problem));
             }
         }
     }
@@ -127,7 +118,7 @@ impl Audience<'_> {
             let problem = format!(
                 "passwords and tokens for {address} cross the network unencrypted, unless something in front speaks TLS (server.tls)"
             );
-            warnings.push(self.finding(key, problem));
+            warnings.push(self.reading.warning(key, problem));
         }
     }
 }

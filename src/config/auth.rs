@@ -196,9 +196,8 @@ fn issuer(reading: &Reading, name: &str, mut table: Table<'_>, egress: &Defaults
             let refresh = refresh.map_or(Some(REFRESH), |item| item.parsed(units::parse_limit));
             let way = policy(reading, &mut table, url.as_ref(), egress, warnings);
             if let Some(url) = url.as_ref().filter(|url| url.scheme() == "http") {
-                let place = super::audience::place(reading);
                 let problem = format!("whoever stands between here and {url} can make tokens: the keys come by plain http");
-                warnings.push(Finding { place, key: format!("{}.jwks_url", table.key), problem });
+                warnings.push(reading.warning(&format!("{}.jwks_url", table.key), problem));
             }
             url.zip(way).zip(refresh).map(|((url, way), refresh)| Keys::Server(url, Box::new(way), refresh))
         }

@@ -18,6 +18,7 @@ use crate::module::Pattern;
 use crate::route::{FailureClass, Fallback, ListMode, PartialRule, Route, RouteTable, Step};
 use crate::server::identify::{Door, Doors};
 use crate::server::limits::TeamLimits;
+use crate::server::tls::TlsSettings;
 use crate::upstream::{goproxy, guard};
 use crate::{access, gateway};
 
@@ -53,8 +54,7 @@ pub(super) fn check(reading: &Reading, dict: Dict) -> Result<Config, ConfigError
     let vanity = all(root.list_of_tables("vanity").into_iter().map(vanity::rule));
     root.finish();
     let parts = chains.and_then(|chains| {
-        let asks =
-            server.as_ref().is_some_and(|(server, _)| server.tls.as_ref().is_some_and(|tls| !tls.client_authorities.is_empty()));
+        let asks = server.as_ref().is_some_and(|(server, _)| server.tls.as_ref().is_some_and(TlsSettings::asks_for_certificates));
         let teams = team::teams(reading, team_tables, &chains, &shared, auth, asks);
         if let Some((server, _)) = &server {
             server::own_addresses(reading, server, &chains.upstreams, &chains.origin);

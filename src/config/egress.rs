@@ -83,7 +83,7 @@ impl Defaults {
         let proxy = rule(reading, &self.proxy)?;
         let tls = self.tls.clone().settled();
         if tls.insecure_skip_verify {
-            let said = warning(reading, "egress.tls.insecure_skip_verify".into(), UNVERIFIED);
+            let said = reading.warning("egress.tls.insecure_skip_verify", UNVERIFIED);
             warnings.extend(Some(said).filter(|w| !warnings.contains(w)));
         }
         Some(Policy {
@@ -112,7 +112,7 @@ pub(super) fn policy(
     let headers = auth(reading, table, url);
     let throttle = throttle(table);
     let retries = if table.has("retries") { retries(table) } else { Some(defaults.retries) };
-    let mut warn = |key: &str, problem: &str| warnings.push(warning(reading, format!("{}.{key}", table.key), problem));
+    let mut warn = |key: &str, problem: &str| warnings.push(reading.warning(&format!("{}.{key}", table.key), problem));
     if tls.as_ref().is_some_and(|t| t.insecure_skip_verify) {
         warn("tls.insecure_skip_verify", UNVERIFIED);
     }
@@ -125,11 +125,6 @@ pub(super) fn policy(
 }
 
 const UNVERIFIED: &str = "whoever answers is taken for the upstream: its certificate is NOT looked at";
-
-fn warning(reading: &Reading, key: String, problem: &str) -> Finding {
-    let place = reading.file.clone().map_or(Place::Environment("MODGATE_…".into()), |f| Place::File(f, None));
-    Finding { place, key, problem: problem.to_owned() }
-}
 
 /// Time limits; those that are not set are taken from `defaults`, where there are any.
 fn take_limits(table: &mut Table<'_>, defaults: Option<Limits>) -> Option<Limits> {

@@ -142,6 +142,12 @@ impl Reading {
         }
     }
 
+    /// A finding about the whole of a configuration that is allowed but worth a word.
+    pub(super) fn warning(&self, key: &str, problem: impl Into<String>) -> Finding {
+        let place = self.file.clone().map_or(Place::Environment("MODGATE_…".into()), |file| Place::File(file, None));
+        Finding { place, key: key.to_owned(), problem: problem.into() }
+    }
+
     /// The line of a key, or of the nearest table around it.
     fn line(&self, key: &str) -> Option<usize> {
         let mut key = key;

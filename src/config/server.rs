@@ -58,10 +58,9 @@ pub(super) fn server(
     }
     if let (Some(admin), Some(listen)) = (&admin, &listen) {
         for open in admin.iter().filter(|address| !address.ip().is_loopback() && !listen.contains(address)) {
-            let place = reading.file.clone().map_or(Place::Environment("MODGATE_…".into()), |file| Place::File(file, None));
             let problem =
                 format!("whoever reaches {open} is told how any team's modules are answered; it asks nobody who they are");
-            warnings.push(Finding { place, key: "admin.listen".into(), problem });
+            warnings.push(reading.warning("admin.listen", problem));
         }
     }
     let server = Server {

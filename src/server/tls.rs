@@ -41,6 +41,13 @@ pub struct TlsSettings {
     pub min_version: TlsVersion,
 }
 
+impl TlsSettings {
+    /// Whether clients are asked for a certificate.
+    pub fn asks_for_certificates(&self) -> bool {
+        !self.client_authorities.is_empty()
+    }
+}
+
 /// TLS that is ready for connections.
 #[derive(Debug)]
 pub struct Tls {
