@@ -34,7 +34,7 @@
 //!               ends), tunnel (CONNECT, SOCKS), resume (bodies that broke off), throttle (limits, pauses), retry, reach (not
 //!               inside), tls, error; pure: proxy (which way), credentials (who we are)
 //! 3  store      disk (atomic files), spool (a file that grows, with readers), memory (small hot answers), shelf (small
-//!               files by name), evict
+//!               files by name), look (at files, without waiting where they are in memory), evict
 //! 2  route      RouteTable::plan(&ModulePath) -> Plan, pure; it says which rule matched
 //! 1  module     path, version, semver, escape, pattern, pseudo, ask (URL -> Ask), info, list, gomod, files, zip, sum (h1):
 //!               no async,
@@ -52,7 +52,8 @@
 //!
 //! # Threads
 //!
-//! Workers serve and never wait for a disk, an upstream, or each other. Flights run on the gateway's own runtime, so that they
+//! Workers serve and never wait for a disk, an upstream, or each other: they look at files that the kernel has in memory, and have
+//! blocking threads look at others. Flights run on the gateway's own runtime, so that they
 //! outlive the request that began them. awc's clients, which cannot leave their thread, have egress threads of their own.
 
 pub mod access;

@@ -21,7 +21,7 @@ use crate::base::flight::{self, Flight, Pilot};
 use crate::module::zip::{self, MAX_GO_MOD};
 use crate::module::{Ask, Info, ModuleVersion, Query};
 use crate::route::{FailureClass, Plan, Step, Verify};
-use crate::store::{FileMark, Folder, StoreError};
+use crate::store::{FileMark, Folder, Look, StoreError};
 use crate::upstream::{Failure, Incoming, MAX_INFO, Outage, UpstreamError};
 
 /// How a chain ended.
@@ -150,13 +150,16 @@ impl Gateway {
         if folders.is_empty() {
             return None;
         }
-        tokio::task::spawn_blocking(move || find(&folders, ledger.as_ref(), &ask)).await.unwrap_or_default()
+        self.store.look(move |look| find(&folders, ledger.as_ref(), &ask, look)).await.unwrap_or_default()
     }
 
     /// The same, and where it is missing, what there is of the version's other parts.
     async fn look_around(&self, plan: &Plan, ask: &Ask) -> Result<Found, Siblings> {
         let (folders, ledger, ask) = (self.folders(plan), self.notes(plan, ask), ask.clone());
-        let looked = move || find(&folders, ledger.as_ref(), &ask).ok_or_else(|| siblings(&folders, &ask));
+        let looked = move || {
+            let found = find(&folders, ledger.as_ref(), &ask, Look::Full).unwrap_or_default();
+            found.ok_or_else(|| siblings(&folders, &ask))
+        };
         tokio::task::spawn_blocking(looked).await.unwrap_or_else(|_| Err(Siblings::default()))
     }
 
@@ -386,29 +389,34 @@ impl Gateway {
 }
 
 /// The first folder's answer that there is, with what was noted of it where anything has to be.
-fn find(folders: &[(usize, Folder)], ledger: Option<&Ledger>, ask: &Ask) -> Option<Found> {
+///
+/// # Errors
+/// Only that a glance does not do. A file that cannot be read counts as not there.
+fn find(folders: &[(usize, Folder)], ledger: Option<&Ledger>, ask: &Ask, look: Look) -> Result<Option<Found>, StoreError> {
     let answer = |(member, folder): &(usize, Folder)| {
-        let Some(answer) = read_part(folder, ask)? else { return Ok(None) };
+        let Some(answer) = read_part(folder, ask, look)? else { return Ok(None) };
         let found = Found { member: *member, answer, checked: None };
         let note = match (ask, ledger) {
-            (Ask::GoMod(_) | Ask::Zip(_), Some(ledger)) => ledger.read(folder.name(), ask)?,
+            (Ask::GoMod(_) | Ask::Zip(_), Some(ledger)) => ledger.read(folder.name(), ask, look)?,
             _ => None,
         };
         // A note of another file, which lay there before, says nothing of this one.
         let checked = note.filter(|note| note.file.is_some() && note.file == found.file()).map(|note| note.checked);
         Ok::<_, StoreError>(Some(Found { checked, ..found }))
     };
-    folders.iter().find_map(|folder| {
-        answer(folder).unwrap_or_else(|e| {
-            tracing::warn!(error = %e, "a cached file cannot be used and is fetched again");
-            None
-        })
-    })
+    for folder in folders {
+        match answer(folder) {
+            Ok(None) => {}
+            Err(e) if !e.would_wait() => tracing::warn!(error = %e, "a cached file cannot be used and is fetched again"),
+            decided => return decided,
+        }
+    }
+    Ok(None)
 }
 
-fn read_part(folder: &Folder, ask: &Ask) -> Result<Option<Answer>, StoreError> {
+fn read_part(folder: &Folder, ask: &Ask, look: Look) -> Result<Option<Answer>, StoreError> {
     let limit = if matches!(ask, Ask::GoMod(_)) { MAX_GO_MOD } else { MAX_INFO };
-    let Some(stored) = folder.open(ask)? else { return Ok(None) };
+    let Some(stored) = folder.open(ask, look)? else { return Ok(None) };
     // Nothing that is kept is empty; a file that is has been damaged.
     if stored.length == 0 {
         return Ok(None);
@@ -417,7 +425,7 @@ fn read_part(folder: &Folder, ask: &Ask) -> Result<Option<Answer>, StoreError> {
     let content = if matches!(ask, Ask::Zip(_)) {
         Content::File { length: stored.length, file: Arc::new(stored.file) }
     } else {
-        Content::Bytes(stored.read(limit).map_err(|e| StoreError::new("read", ask.path().as_ref(), e))?)
+        Content::Bytes(stored.read(limit, look).map_err(|e| StoreError::new("read", ask.path().as_ref(), e))?)
     };
     Ok(Some(Answer { modified, ..Answer::new(content, kind_of(ask)) }))
 }
@@ -465,7 +473,7 @@ pub(super) fn other_parts(ask: &Ask) -> Vec<Ask> {
 fn siblings(folders: &[(usize, Folder)], ask: &Ask) -> Siblings {
     let others = other_parts(ask);
     let small = |part: &Ask| {
-        let read = |(member, folder): &(usize, Folder)| Some((*member, folder.read(part, MAX_GO_MOD).ok()??.0));
+        let read = |(member, folder): &(usize, Folder)| Some((*member, folder.read(part, MAX_GO_MOD, Look::Full).ok()??.0));
         folders.iter().find_map(read)
     };
     let mut found = Siblings::default();
@@ -475,7 +483,7 @@ fn siblings(folders: &[(usize, Folder)], ask: &Ask) -> Siblings {
             Ask::Info(_) => found.info = small(part),
             Ask::Zip(version) if matches!(ask, Ask::GoMod(_)) => {
                 let of_zip = |(member, folder): &(usize, Folder)| {
-                    let file = folder.open(part).ok()??.file;
+                    let file = folder.open(part, Look::Full).ok()??.file;
                     Some((*member, zip::go_mod(file, version).ok()??.into()))
                 };
                 found.go_mod = found.go_mod.or_else(|| folders.iter().find_map(of_zip));

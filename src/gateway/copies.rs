@@ -19,7 +19,7 @@ use crate::base::Call;
 use crate::base::flight::{Flight, Pilot};
 use crate::module::Ask;
 use crate::route::{FailureClass, PartialRule, Plan, Step};
-use crate::store::Folder;
+use crate::store::{Folder, Look};
 use crate::upstream::{Busy, Failure, MAX_LIST, Outage, UpstreamError};
 
 /// What asking an upstream anew brought.
@@ -214,18 +214,17 @@ impl Gateway {
     async fn read_copies(&self, members: &[usize], ask: &Ask) -> Vec<Option<(Bytes, SystemTime)>> {
         let folders: Vec<Folder> = members.iter().map(|m| self.members[*m].folder.clone()).collect();
         let (ask, count) = (ask.clone(), folders.len());
-        let read = tokio::task::spawn_blocking(move || {
+        let read = self.store.look(move |look| {
             // A directory upstream has no copies beside itself; it is asked each time.
-            let read = |folder: &Folder| if folder.is_writable() { folder.read(&ask, MAX_LIST) } else { Ok(None) };
-            folders
-                .iter()
-                .map(|folder| {
-                    read(folder).unwrap_or_else(|e| {
-                        tracing::warn!(error = %e, "a copy cannot be used and is fetched again");
-                        None
-                    })
-                })
-                .collect::<Vec<_>>()
+            let read = |folder: &Folder| if folder.is_writable() { folder.read(&ask, MAX_LIST, look) } else { Ok(None) };
+            let copy = |folder| match read(folder) {
+                Err(e) if !e.would_wait() => {
+                    tracing::warn!(error = %e, "a copy cannot be used and is fetched again");
+                    Ok(None)
+                }
+                read => read,
+            };
+            folders.iter().map(copy).collect::<Result<Vec<_>, _>>()
         });
         read.await.unwrap_or_else(|_| vec![None; count])
     }
@@ -319,7 +318,7 @@ impl Gateway {
         pilot.land(result.clone());
         let folder = self.members[member].folder.clone();
         if let (Ok(bytes), true) = (result, folder.is_writable()) {
-            let keep = move || match folder.read(&ask, MAX_LIST) {
+            let keep = move || match folder.read(&ask, MAX_LIST, Look::Full) {
                 Ok(Some((same, _))) if same == bytes => folder.confirm(&ask),
                 _ => folder.keep(&ask, &bytes).map(drop),
             };

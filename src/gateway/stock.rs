@@ -11,7 +11,7 @@ use super::{Gateway, GatewayError};
 use crate::module::zip::{MAX_GO_MOD, MAX_ZIP, ZipError};
 use crate::module::{Ask, Info, ModuleVersion, Sum};
 use crate::route::Plan;
-use crate::store::{Spool, StoreError};
+use crate::store::{Look, Spool, StoreError};
 use crate::upstream::{MAX_INFO, MAX_LIST, UpstreamError, check_go_mod};
 
 /// What a look at a kept file came to.
@@ -60,7 +60,7 @@ impl Gateway {
     pub async fn examine(&self, member: usize, ask: &Ask) -> Result<Examined, GatewayError> {
         let (name, folder) = (Arc::clone(&self.members[member].name), self.members[member].folder.clone());
         let (ledger, part) = (self.ledger.clone(), ask.clone());
-        let look = tokio::task::spawn_blocking(move || Ok((ledger.read(&name, &part)?, look_at(&folder, &part))));
+        let look = tokio::task::spawn_blocking(move || Ok((ledger.read(&name, &part, Look::Full)?, look_at(&folder, &part))));
         let (noted, looked) = look.await.map_err(|_| GatewayError::Internal)?.map_err(|e: StoreError| internal(&e))?;
         let (sum, mark) = match looked {
             Ok(Some((sum, mark, _))) => (sum, mark),
@@ -162,7 +162,7 @@ impl Gateway {
     /// What the disk says.
     pub fn add_to_list(&self, member: usize, ask: &Ask, versions: &[String]) -> Result<(), StoreError> {
         let folder = &self.members[member].folder;
-        let (known, asked) = folder.read(ask, MAX_LIST)?.unwrap_or((Bytes::new(), SystemTime::UNIX_EPOCH));
+        let (known, asked) = folder.read(ask, MAX_LIST, Look::Full)?.unwrap_or((Bytes::new(), SystemTime::UNIX_EPOCH));
         let mut lines: Vec<&str> = std::str::from_utf8(&known).unwrap_or_default().lines().collect();
         lines.extend(versions.iter().map(String::as_str));
         lines.sort_unstable();

@@ -150,8 +150,7 @@ impl Gateway {
         let name = &self.members[member].name;
         let unreadable = |e| StoreError::new("read the zip of", version.module.as_str().as_ref(), e);
         let (ledger, of, part) = (self.ledger.clone(), Arc::clone(name), ask.clone());
-        let noted = tokio::task::spawn_blocking(move || ledger.read(&of, &part));
-        let noted = noted.await.map_err(UpstreamError::corrupt)??;
+        let noted = self.store.look(move |look| ledger.read(&of, &part, look)).await?;
         // The sum of this very file may be known from before.
         let known = noted.filter(|note| note.file == Some(stored.mark())).map(|note| note.checked.sum);
         let wanted = known.is_none() && expected.wants_sum();

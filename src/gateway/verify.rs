@@ -17,7 +17,7 @@ use crate::base::Call;
 use crate::module::zip::{MAX_GO_MOD, ZipError};
 use crate::module::{Ask, ModulePath, ModuleVersion, Pattern, Sum};
 use crate::route::{Plan, Verify};
-use crate::store::{DiskStore, Durable, FileMark, Folder, Shelf, StoreError};
+use crate::store::{DiskStore, Durable, FileMark, Folder, Look, Shelf, StoreError};
 use crate::sumdb::{Database, SumdbAsk, SumdbError};
 use crate::upstream::UpstreamError;
 
@@ -123,12 +123,12 @@ impl Ledger {
         Self(store.shelf(SUMS))
     }
 
-    /// What was noted of an upstream's part of a version. Blocks.
+    /// What was noted of an upstream's part of a version.
     ///
     /// # Errors
     /// What the disk says. A damaged note counts as none: it was not synced because the database has what it said.
-    pub fn read(&self, upstream: &str, ask: &Ask) -> Result<Option<Note>, StoreError> {
-        Ok(self.0.read(&path(upstream, ask), MAX_NOTE)?.and_then(|note| Note::parse(&note)))
+    pub fn read(&self, upstream: &str, ask: &Ask, look: Look) -> Result<Option<Note>, StoreError> {
+        Ok(self.0.read(&path(upstream, ask), MAX_NOTE, look)?.and_then(|note| Note::parse(&note)))
     }
 
     /// Notes a sum. Blocks.
@@ -303,15 +303,11 @@ impl Gateway {
     async fn seen_first(&self, plan: &Plan, ask: &Ask) -> Result<Option<Checked>, GatewayError> {
         let names: Vec<_> = plan.route.steps.iter().map(|s| Arc::clone(&self.members[s.upstream].name)).collect();
         let (ledger, ask) = (self.ledger.clone(), ask.clone());
-        let read = move || {
-            let noted = |name: &Arc<str>| ledger.read(name, &ask).map(|note| note.map(|note| note.checked)).transpose();
+        let read = move |look| {
+            let noted = |name: &Arc<str>| ledger.read(name, &ask, look).map(|note| note.map(|note| note.checked)).transpose();
             names.iter().find_map(noted).transpose()
         };
-        match tokio::task::spawn_blocking(read).await {
-            Ok(Ok(found)) => Ok(found),
-            Ok(Err(e)) => Err(internal(&e)),
-            Err(_) => Err(GatewayError::Internal),
-        }
+        self.store.look(read).await.map_err(|e| internal(&e))
     }
 
     /// Looks at a kept file that nothing good is noted of, and notes it. What was looked at is what is answered with. `None` where it is
@@ -419,13 +415,13 @@ pub(super) fn internal(e: &StoreError) -> GatewayError {
 pub(super) fn look_at(folder: &Folder, ask: &Ask) -> Result<Option<(Sum, FileMark, Answer)>, ZipError> {
     let unreadable = |e: StoreError| ZipError::Io(std::io::Error::other(e.to_string()));
     match ask {
-        Ask::GoMod(_) => Ok(folder.read(ask, MAX_GO_MOD).map_err(unreadable)?.map(|(text, modified)| {
+        Ask::GoMod(_) => Ok(folder.read(ask, MAX_GO_MOD, Look::Full).map_err(unreadable)?.map(|(text, modified)| {
             let mark = FileMark { length: text.len() as u64, modified };
             let answer = Answer::bytes(text.clone(), Kind::Text, Lifetime::Immutable);
             (Sum::of_go_mod(&text), mark, Answer { modified: Some(modified), ..answer })
         })),
         Ask::Zip(version) => {
-            let Some(stored) = folder.open(ask).map_err(unreadable)? else { return Ok(None) };
+            let Some(stored) = folder.open(ask, Look::Full).map_err(unreadable)? else { return Ok(None) };
             let sum = Sum::of_zip(stored.file.try_clone()?, version)?;
             let mark = stored.mark();
             let answer = Answer::new(Content::File { file: Arc::new(stored.file), length: stored.length }, Kind::Zip);

@@ -133,10 +133,8 @@ async fn question(gateway: &Gateway, ask: &Ask, outcome: Outcome) -> Question {
         // Of one that was still arriving it was noted meanwhile.
         (None, Some(upstream)) if status == 200 && matches!(ask, Ask::GoMod(_) | Ask::Zip(_)) => {
             let (ledger, upstream, ask) = (gateway.ledger().clone(), Arc::clone(upstream), ask.clone());
-            tokio::task::spawn_blocking(move || ledger.read(&upstream, &ask).ok().flatten())
-                .await
-                .unwrap_or_default()
-                .map(|note| note.checked)
+            let noted = gateway.store().look(move |look| ledger.read(&upstream, &ask, look)).await;
+            noted.ok().flatten().map(|note| note.checked)
         }
         _ => None,
     };

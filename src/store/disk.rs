@@ -2,10 +2,10 @@
 //!
 //! Writes go to a temporary file of this process, are synced, and get their name by rename; a crash at any moment leaves
 //! whole files or none. The temporary folder is locked while its process lives; at start, folders that nobody holds a lock
-//! on are swept. All functions here block and belong on a blocking thread.
+//! on are swept. All functions here block and belong on a blocking thread, save those that are told to glance.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+use super::look::{self, Look};
 use super::spool::TempPath;
 use super::{Shelf, Spool, StoreError};
 use crate::module::Ask;
@@ -33,6 +34,8 @@ pub struct DiskStore {
     lock: Mutex<File>,
     next: AtomicU64,
     used: AtomicU64,
+    /// Whether files can be looked at without waiting for the disk.
+    pub(super) glances: bool,
 }
 
 impl DiskStore {
@@ -56,6 +59,7 @@ impl DiskStore {
                         lock,
                         next: AtomicU64::new(0),
                         used: AtomicU64::new(0),
+                        glances: look::glances(root),
                     }));
                 }
                 Err(e) => last = Some(StoreError::new("make the folder of temporary files", &temp, e)),
@@ -187,17 +191,12 @@ pub struct FileMark {
 }
 
 impl Stored {
-    /// All of it, of at most `limit` bytes. Blocks.
+    /// All of it, of at most `limit` bytes.
     ///
     /// # Errors
     /// What the disk says, and a file that is larger.
-    pub fn read(self, limit: u64) -> io::Result<Bytes> {
-        let mut bytes = Vec::with_capacity(usize::try_from(self.length.min(limit)).unwrap_or(0));
-        self.file.take(limit + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > limit {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes")));
-        }
-        Ok(bytes.into())
+    pub fn read(&self, limit: u64, look: Look) -> io::Result<Bytes> {
+        Ok(look.read(&self.file, self.length, limit)?.into())
     }
 
     /// What tells it from another.
@@ -230,10 +229,10 @@ impl Folder {
     ///
     /// # Errors
     /// What the disk says, other than that there is no such file.
-    pub fn open(&self, ask: &Ask) -> Result<Option<Stored>, StoreError> {
+    pub fn open(&self, ask: &Ask, look: Look) -> Result<Option<Stored>, StoreError> {
         let path = self.path(ask);
         let wrap = |e| StoreError::new("open", &path, e);
-        let file = match File::open(&path) {
+        let file = match look.open(&path) {
             Ok(file) => file,
             Err(e) if is_missing(&e) => return Ok(None),
             Err(e) => return Err(wrap(e)),
@@ -244,6 +243,9 @@ impl Folder {
         }
         let modified = meta.modified().map_err(wrap)?;
         if self.is_writable() && meta.accessed().is_ok_and(|t| t.elapsed().is_ok_and(|e| e > TOUCH_AFTER)) {
+            if look == Look::Glance {
+                return Err(wrap(look::would_wait()));
+            }
             touch(&file);
         }
         Ok(Some(Stored { file, length: meta.len(), modified }))
@@ -258,11 +260,10 @@ impl Folder {
     ///
     /// # Errors
     /// What the disk says, and a file larger than `limit`.
-    pub fn read(&self, ask: &Ask, limit: u64) -> Result<Option<(Bytes, SystemTime)>, StoreError> {
-        let Some(stored) = self.open(ask)? else { return Ok(None) };
-        let modified = stored.modified;
-        let bytes = stored.read(limit).map_err(|e| StoreError::new("read", &self.path(ask), e))?;
-        Ok(Some((bytes, modified)))
+    pub fn read(&self, ask: &Ask, limit: u64, look: Look) -> Result<Option<(Bytes, SystemTime)>, StoreError> {
+        let Some(stored) = self.open(ask, look)? else { return Ok(None) };
+        let bytes = stored.read(limit, look).map_err(|e| StoreError::new("read", &self.path(ask), e))?;
+        Ok(Some((bytes, stored.modified)))
     }
 
     /// Keeps a small answer, and says what its file is, unless there was a file already that stays.

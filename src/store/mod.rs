@@ -6,15 +6,18 @@
 //! - [`spool`]: a file that grows while an upstream sends it, with any number of readers at their own pace.
 //! - [`memory`]: small answers, bounded by their bytes.
 //! - [`shelf`]: small files by name that no eviction touches.
+//! - [`look`]: files are looked at where the kernel has them, else on a thread that may wait.
 //! - [`evict`]: what goes when the disk bound is reached, least recently used first.
 
 pub mod disk;
 pub mod evict;
+pub mod look;
 pub mod memory;
 pub mod shelf;
 pub mod spool;
 
 pub use disk::{DiskStore, FileMark, Folder, Stored};
+pub use look::Look;
 pub use memory::Memory;
 pub use shelf::{Durable, Shelf};
 pub use spool::{Progress, Spool, SpoolReader, Word};
@@ -34,5 +37,10 @@ pub struct StoreError {
 impl StoreError {
     pub(crate) fn new(action: &'static str, path: &std::path::Path, source: std::io::Error) -> Self {
         Self { action, path: path.display().to_string(), source }
+    }
+
+    /// Whether nothing is wrong, but a [`Look::Glance`] was not enough.
+    pub fn would_wait(&self) -> bool {
+        self.source.kind() == std::io::ErrorKind::WouldBlock
     }
 }

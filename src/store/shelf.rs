@@ -2,16 +2,16 @@
 //! No eviction touches them.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::disk::is_missing;
-use super::{DiskStore, StoreError};
+use super::{DiskStore, Look, StoreError};
 
-/// One folder of small files. All its functions block.
+/// One folder of small files. All its functions block, save [`read`](Self::read) at a glance.
 #[derive(Debug, Clone)]
 pub struct Shelf {
     root: PathBuf,
@@ -33,6 +33,11 @@ impl Shelf {
         Self { root, store: Arc::clone(store) }
     }
 
+    /// The store that its temporary files are of.
+    pub fn store(&self) -> &Arc<DiskStore> {
+        &self.store
+    }
+
     /// The folder.
     pub fn root(&self) -> &Path {
         &self.root
@@ -49,19 +54,16 @@ impl Shelf {
     ///
     /// # Errors
     /// What the disk says, and a larger file.
-    pub fn read(&self, name: &str, limit: u64) -> Result<Option<Bytes>, StoreError> {
+    pub fn read(&self, name: &str, limit: u64, look: Look) -> Result<Option<Bytes>, StoreError> {
         let Some(path) = self.path(name) else { return Ok(None) };
         let wrap = |e| StoreError::new("read", &path, e);
-        let file = match File::open(&path) {
+        let file = match look.open(&path) {
             Ok(file) => file,
             Err(e) if is_missing(&e) => return Ok(None),
             Err(e) => return Err(wrap(e)),
         };
-        let mut bytes = Vec::new();
-        file.take(limit + 1).read_to_end(&mut bytes).map_err(wrap)?;
-        if bytes.len() as u64 > limit {
-            return Err(wrap(io::ErrorKind::FileTooLarge.into()));
-        }
+        let length = file.metadata().map_err(wrap)?.len();
+        let bytes = look.read(&file, length, limit).map_err(wrap)?;
         Ok((!bytes.is_empty()).then(|| bytes.into()))
     }
 

@@ -16,7 +16,7 @@ use super::tiles::{Proof, Tiles};
 use super::tree::{Head, parts, root_of};
 use super::{OpenError, SumdbError};
 use crate::module::sum::BASE64;
-use crate::store::{Durable, Shelf, StoreError};
+use crate::store::{Durable, Look, Shelf, StoreError};
 
 /// The file of the kept head.
 const LATEST: &str = "latest";
@@ -48,7 +48,7 @@ pub(super) struct Heads {
 impl Heads {
     /// Takes up the head that was kept.
     pub(super) fn open(key: Verifier, shelf: Shelf) -> Result<Self, OpenError> {
-        let kept = shelf.read(LATEST, MAX_HEAD)?;
+        let kept = shelf.read(LATEST, MAX_HEAD, Look::Full)?;
         let kept = kept.map(|note| read(&key, &note).map_err(|e| OpenError::Damaged(shelf.root().join(LATEST), e.to_string())));
         let newest = Mutex::new((kept.transpose()?, None));
         Ok(Self { key, shelf, newest, fitting: Mutex::default(), advancing: tokio::sync::Mutex::default() })
@@ -191,7 +191,7 @@ impl Heads {
     async fn advance(&self, before: Option<&Signed>, signed: Signed) -> Result<Result<(), Signed>, SumdbError> {
         let (key, before, next) = (self.key.clone(), before.map(|signed| signed.head), signed.clone());
         let written = self.with_lock(move |shelf| {
-            let kept = shelf.read(LATEST, MAX_HEAD)?.and_then(|note| read(&key, &note).ok());
+            let kept = shelf.read(LATEST, MAX_HEAD, Look::Full)?.and_then(|note| read(&key, &note).ok());
             match kept {
                 Some(kept) if Some(kept.head) != before && kept.head != next.head => return Ok(Err(kept)),
                 _ => shelf.write(LATEST, &next.note, Durable::Yes)?,

@@ -440,8 +440,8 @@ impl Database {
 
     async fn get(&self, name: &str, limit: u64) -> Option<Bytes> {
         let (shelf, name) = (self.shelf.clone(), name.to_owned());
-        let read = tokio::task::spawn_blocking(move || shelf.read(&name, limit)).await.ok()?;
-        read.unwrap_or_else(|e| {
+        let store = Arc::clone(shelf.store());
+        store.look(move |look| shelf.read(&name, limit, look)).await.unwrap_or_else(|e| {
             tracing::warn!(error = %e, "what was kept of the checksum database cannot be read");
             None
         })

@@ -10,7 +10,7 @@ use super::SumdbError;
 use super::tile::{self, Named};
 use super::tiles;
 use crate::egress::{EgressError, EgressHandle};
-use crate::store::Shelf;
+use crate::store::{Look, Shelf};
 
 /// A server of the database, or files that came from one.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl Source {
             Some(Named { kind: tile::Kind::Hashes(tile), width }) => {
                 Ok(tiles::read(&shelf, tile, width).and_then(|bytes| tile::cut(&bytes, width)))
             }
-            _ => shelf.read(&path, limit),
+            _ => shelf.read(&path, limit, Look::Full),
         });
         let failed = |why: String| Trouble::Failed { why: format!("{}: {why}", self.name), timed_out: false };
         let read = read.await.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;

@@ -11,7 +11,7 @@ use super::source::{Source, Troubles, in_order};
 use super::tile::{self, FULL, Mismatch, Tile};
 use super::tree::{Coord, Hash, Head};
 use crate::store::memory::Weigh;
-use crate::store::{Durable, Memory, Shelf};
+use crate::store::{Durable, Look, Memory, Shelf};
 
 /// The bytes of tiles in memory.
 const MEMORY: u64 = 8 << 20;
@@ -191,8 +191,9 @@ async fn fetch(tile: Tile, width: u64, sources: &[&Source], from: usize) -> Resu
 
 /// Reads the smallest form of a tile on disk that has so many hashes. Blocks.
 pub(super) fn read(shelf: &Shelf, tile: Tile, width: u64) -> Option<Bytes> {
-    let read =
-        |path: &str| shelf.read(path, TILE_BYTES).ok().flatten().filter(|b| b.len() as u64 >= width * 32 && b.len() % 32 == 0);
+    let read = |path: &str| {
+        shelf.read(path, TILE_BYTES, Look::Full).ok().flatten().filter(|b| b.len() as u64 >= width * 32 && b.len() % 32 == 0)
+    };
     read(&tile.path(FULL)).or_else(|| {
         let partial = format!("{}.p", tile.path(FULL));
         let widths = shelf.names(&partial).into_iter().filter_map(|name| name.parse::<u64>().ok());

@@ -13,7 +13,7 @@ use crate::base::Call;
 use crate::module::list::VersionList;
 use crate::module::zip::MAX_GO_MOD;
 use crate::module::{Ask, Info, ModulePath, ModuleVersion, Query};
-use crate::store::{Folder, StoreError};
+use crate::store::{Folder, Look, StoreError};
 
 /// A directory of modules. It is only read.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl Directory {
     }
 
     async fn read(&self, ask: Ask, limit: u64) -> Result<Bytes, UpstreamError> {
-        self.blocking(move |folder| Ok(folder.read(&ask, limit)?.map(|(bytes, _)| bytes))).await
+        self.blocking(move |folder| Ok(folder.read(&ask, limit, Look::Full)?.map(|(bytes, _)| bytes))).await
     }
 }
 
@@ -94,7 +94,7 @@ impl Upstream for Directory {
 
     fn zip<'a>(&'a self, version: &'a ModuleVersion, _: &'a Call) -> Boxed<'a, Incoming> {
         let ask = Ask::Zip(version.clone());
-        Box::pin(async move { self.blocking(move |folder| folder.open(&ask)).await.map(Incoming::File) })
+        Box::pin(async move { self.blocking(move |folder| folder.open(&ask, Look::Full)).await.map(Incoming::File) })
     }
 
     fn probe(&self) -> Boxed<'_, String> {

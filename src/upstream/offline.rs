@@ -7,7 +7,7 @@ use super::{Boxed, Failure, Incoming, MAX_LIST, Upstream, UpstreamError, read_li
 use crate::base::Call;
 use crate::module::list::VersionList;
 use crate::module::{Ask, Info, ModulePath, ModuleVersion, Query};
-use crate::store::Folder;
+use crate::store::{Folder, Look};
 
 /// An upstream that is never asked.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl Upstream for Offline {
     fn list<'a>(&'a self, module: &'a ModulePath, _: &'a Call) -> Boxed<'a, VersionList> {
         let (folder, ask) = (self.folder.clone(), Ask::List(module.clone()));
         Box::pin(async move {
-            let read = tokio::task::spawn_blocking(move || folder.read(&ask, MAX_LIST)).await;
+            let read = tokio::task::spawn_blocking(move || folder.read(&ask, MAX_LIST, Look::Full)).await;
             let read = read.map_err(|e| UpstreamError::corrupt(format!("looking it up broke down: {e}")))?;
             let (bytes, _) = read?.ok_or(Failure::Absent(None))?;
             read_list(module, &bytes).map_err(UpstreamError::corrupt)
