@@ -29,7 +29,6 @@ use std::time::Duration;
 
 use actix_rt::net::TcpStream;
 use rustix::io::{Errno, ReadWriteFlags};
-use rustix::net::SendFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
@@ -250,23 +249,8 @@ impl Connection {
                 cx.waker().wake_by_ref();
                 Poll::Ready(Ok(buf.len()))
             }
-            (Some(_), [head @ .., _stand_in]) => match &self.io {
-                Io::Plain(io) => poll_send_head(io, cx, head),
-                Io::Tls(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
-            },
+            (Some(_), [head @ .., _stand_in]) => self.io.poll_write(cx, head),
             (Some(_), []) => Poll::Ready(Ok(0)),
-        }
-    }
-}
-
-/// Sends the head of an answer whose file follows at once: they go out together, and the client wakes once for both.
-fn poll_send_head(io: &TcpStream, cx: &mut Context<'_>, head: &[u8]) -> Poll<io::Result<usize>> {
-    loop {
-        ready!(io.poll_write_ready(cx))?;
-        let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
-        match io.try_io(Interest::WRITABLE, || rustix::net::send(io, head, flags).map_err(io::Error::from)) {
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-            sent => return Poll::Ready(sent),
         }
     }
 }
