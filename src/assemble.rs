@@ -14,7 +14,7 @@ use crate::server::limits::Limiters;
 use crate::server::tls::Tls;
 use crate::server::{self, Entrance, Site};
 use crate::store::{DiskStore, Folder, Shelf, StoreError};
-use crate::sumdb::{Database, OpenError, Source};
+use crate::sumdb::{self, Database, OpenError, Source};
 use crate::upstream::Upstream;
 use crate::upstream::directory::Directory;
 use crate::upstream::goproxy::GoProxy;
@@ -85,8 +85,6 @@ const FETCH_THREADS: usize = 4;
 const BLOCKING_THREADS: usize = 256;
 /// The folder of repositories' mirrors, beside the upstreams' folders. No upstream's name starts with a dot.
 pub(crate) const MIRRORS: &str = ".vcs";
-/// The folder of what checksum databases said.
-pub(crate) const DATABASES: &str = ".sumdb";
 /// Threads that talk to upstreams.
 const EGRESS_THREADS: usize = 1;
 
@@ -123,7 +121,7 @@ impl Foundation {
         let trust = Trust { databases, no_sumdb: config.no_sumdb.clone() };
         *kept = made;
         let (store, runtime) = (Arc::clone(&self.store), self.runtime.handle().clone());
-        Ok(Gateway::new(config.gateway, config.teams.clone(), members, trust, store, runtime))
+        Ok(Gateway::new(config.gateway.clone(), config.teams.clone(), members, trust, store, runtime))
     }
 
     /// Takes a checksum database up where it was left.
@@ -207,7 +205,7 @@ impl Foundation {
 
     fn open(&self, settings: &settings::Database, sources: Vec<Source>) -> Result<Arc<Database>, StartError> {
         let name = settings.key.name();
-        let shelf = self.store.shelf(&format!("{DATABASES}/{name}"));
+        let shelf = self.store.shelf(&sumdb::folder(name));
         let opened = Database::open(settings.key.clone(), shelf, sources, self.runtime.handle().clone());
         opened.map_err(|e| StartError::Database(name.to_owned(), e))
     }
@@ -243,8 +241,7 @@ impl Foundation {
             // A directory is its own cache.
             UpstreamKind::Directory(path, _) => Folder::read_only(path),
         };
-        let (name, evictable) = (settings.name.as_str().into(), settings.is_evictable());
-        Member { name, private: settings.private, evictable, upstream, folder }
+        Member { name: settings.name.as_str().into(), private: settings.private, upstream, folder }
     }
 
     /// The cache's files.

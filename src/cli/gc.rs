@@ -6,7 +6,7 @@ use super::{CliError, out};
 use crate::assemble::MIRRORS;
 use crate::base::units::show_size;
 use crate::config::Config;
-use crate::store::evict::{EvictRule, evict};
+use crate::store::evict::{EvictRule, Expendable, evict};
 use crate::vcs::mirrors::remove_unused;
 
 pub(super) fn run(config: Option<&Path>, max_size: Option<u64>, private_too: bool) -> Result<(), CliError> {
@@ -18,8 +18,8 @@ pub(super) fn run(config: Option<&Path>, max_size: Option<u64>, private_too: boo
     let Some(max_size) = max_size.or(config.cache.max_size) else {
         return Err(CliError::Said("there is no bound: set cache.max_size, or give --max-size".into()));
     };
-    let public = || config.upstreams.iter().filter(|u| u.is_evictable()).map(|u| u.name.clone()).collect();
-    let rule = EvictRule { max_size, from: (!private_too).then(public) };
+    let Expendable { upstreams, beside } = config.gateway.expendable;
+    let rule = EvictRule { max_size, expendable: Expendable { upstreams: upstreams.filter(|_| !private_too), beside } };
     let dir = &config.cache.dir;
     if !dir.is_dir() {
         out(format_args!("{}: nothing there yet", dir.display()));

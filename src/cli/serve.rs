@@ -259,10 +259,10 @@ async fn upkeep(store: Arc<DiskStore>, shared: Arc<Shared>, max_size: Option<u64
     loop {
         if max_size < u64::MAX && (counted.is_none_or(|at| at.elapsed() > RECOUNT) || store.used() > max_size) {
             // Down to nine tenths, so that not every new file brings on another round; by the configuration of this moment.
-            let rule = EvictRule { max_size: max_size / 10 * 9, from: Some(shared.site().gateway().evictable()) };
+            let rule = EvictRule { max_size: max_size / 10 * 9, expendable: shared.site().gateway().expendable().clone() };
             let (root, over) = (store.root().to_owned(), max_size);
             let done = tokio::task::spawn_blocking(move || {
-                let used = evict::count(&root)?;
+                let used = evict::count(&root, &rule.expendable.beside)?;
                 if used > over { evict::evict(&root, &rule).map(|done| (done.after, Some(done))) } else { Ok((used, None)) }
             });
             match done.await {

@@ -12,15 +12,18 @@ use super::go_chains::go_chains;
 use super::load::user_cache_dir;
 use super::read::{Finding, Item, Place, Reading, Table, beside};
 use super::trust::Sumdb;
-use super::{Cache, Config, ConfigError, Log, Origin, Server, Upstream, UpstreamKind, audience, server, team, trust, vanity, vcs};
+use super::{
+    Cache, Config, ConfigError, Database, Log, Origin, Server, Upstream, UpstreamKind, audience, server, team, trust, vanity, vcs,
+};
 use crate::base::units;
 use crate::module::Pattern;
 use crate::route::{FailureClass, Fallback, ListMode, PartialRule, Route, RouteTable, Step};
 use crate::server::identify::{Door, Doors};
 use crate::server::limits::TeamLimits;
 use crate::server::tls::TlsSettings;
+use crate::store::evict::Expendable;
 use crate::upstream::{goproxy, guard};
-use crate::{access, gateway};
+use crate::{access, gateway, sumdb};
 
 /// What upstreams and shared routes came to.
 pub(super) struct Chains<'r> {
@@ -78,7 +81,7 @@ pub(super) fn check(reading: &Reading, dict: Dict) -> Result<Config, ConfigError
         ) if findings.is_empty() => Ok(Config {
             server,
             cache,
-            gateway: gateway::Settings { list_ttl, not_found_ttl, max_fetches },
+            gateway: gateway::Settings { list_ttl, not_found_ttl, max_fetches, expendable: expendable(&upstreams, &databases) },
             upstreams,
             teams: askers.teams,
             doors: askers.doors,
@@ -95,6 +98,16 @@ pub(super) fn check(reading: &Reading, dict: Dict) -> Result<Config, ConfigError
         }),
         _ => Err(ConfigError { findings, files: reading.files.take() }),
     }
+}
+
+/// What of the cache can be had again. Nobody is asked for the files of a private upstream lightly; imports were carried here by hand,
+/// and what a database said of them with them.
+fn expendable(upstreams: &[Upstream], databases: &[Database]) -> Expendable {
+    let imports = |upstream: &&Upstream| upstream.kind == UpstreamKind::Offline;
+    let names = upstreams.iter().filter(|u| !u.private && !imports(u)).map(|u| u.name.clone());
+    let online = databases.iter().filter(|database| !database.via.is_empty() && !upstreams.iter().any(|u| imports(&u)));
+    let beside = online.flat_map(|database| sumdb::answers(database.key.name())).collect();
+    Expendable { upstreams: Some(names.collect()), beside }
 }
 
 /// Puts each team's routes before the shared ones, and fences off what is private to the others.

@@ -147,14 +147,6 @@ pub enum UpstreamKind {
     Offline,
 }
 
-impl Upstream {
-    /// Whether its cached files can be had again, so that they may be evicted: nobody is asked for those of a private upstream lightly,
-    /// and imports were carried here by hand.
-    pub fn is_evictable(&self) -> bool {
-        !self.private && self.kind != UpstreamKind::Offline
-    }
-}
-
 /// A checksum database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Database {

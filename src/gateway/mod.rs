@@ -24,7 +24,6 @@ mod transfer;
 mod turns;
 pub mod verify;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -46,6 +45,7 @@ use crate::module::gomod::GoMod;
 use crate::module::list::VersionList;
 use crate::module::{Ask, Info, ModulePath, ModuleVersion, Query, Version};
 use crate::route::{FailureClass, ListMode, PartialRule, Plan, Unplanned};
+use crate::store::evict::Expendable;
 use crate::store::memory::Weigh;
 use crate::store::{DiskStore, Folder, Memory};
 use crate::upstream::{Upstream, UpstreamError};
@@ -53,7 +53,7 @@ use chain::{Found, Landed};
 use copies::{Copied, Gathered};
 
 /// How the gateway keeps what it fetched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// How long a list, a query's answer or an upstream's `@latest` is fresh.
     pub list_ttl: Duration,
@@ -61,6 +61,8 @@ pub struct Settings {
     pub not_found_ttl: Duration,
     /// The most fetches under way at once.
     pub max_fetches: usize,
+    /// What is kept but can be had again.
+    pub expendable: Expendable,
 }
 
 /// One upstream with its name and its folder of the cache.
@@ -70,8 +72,6 @@ pub struct Member {
     pub name: Arc<str>,
     /// Whether it is the company's own.
     pub private: bool,
-    /// Whether its cached files can be fetched again.
-    pub evictable: bool,
     /// How it is asked.
     pub upstream: Arc<dyn Upstream>,
     /// What it gave before.
@@ -152,6 +152,7 @@ impl Gateway {
     ) -> Arc<Self> {
         // A large zip keeps a core for a second; small ones are not to wait behind it.
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let max_fetches = settings.max_fetches;
         Arc::new(Self {
             settings,
             teams,
@@ -163,11 +164,11 @@ impl Gateway {
             aged: Memory::new(AGED),
             hashing: Semaphore::new(cores.max(2)),
             unstored: AtomicUsize::new(0),
-            chains: Flights::new(settings.max_fetches),
-            refreshes: Flights::new(settings.max_fetches.saturating_mul(4)),
+            chains: Flights::new(max_fetches),
+            refreshes: Flights::new(max_fetches.saturating_mul(4)),
             runtime,
             storing: Semaphore::new(STORING),
-            backlog: Semaphore::new((settings.max_fetches / 4).clamp(1, BACKLOG)),
+            backlog: Semaphore::new((max_fetches / 4).clamp(1, BACKLOG)),
         })
     }
 
@@ -191,9 +192,9 @@ impl Gateway {
         &self.members
     }
 
-    /// The upstreams whose cached files can be fetched again.
-    pub fn evictable(&self) -> HashSet<String> {
-        self.members.iter().filter(|m| m.evictable).map(|m| m.name.to_string()).collect()
+    /// What is kept but can be had again.
+    pub fn expendable(&self) -> &Expendable {
+        &self.settings.expendable
     }
 
     /// The cache's files.

@@ -120,6 +120,11 @@ impl DiskStore {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Counts what was added.
+    pub(super) fn grew(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Takes the result of a full count.
     pub fn counted(&self, bytes: u64) {
         self.used.store(bytes, Ordering::Relaxed);
@@ -309,7 +314,7 @@ impl Folder {
                 other => break other.map_err(wrap)?,
             }
         };
-        store.used.fetch_add(written.saturating_sub(before), Ordering::Relaxed);
+        store.grew(written.saturating_sub(before));
         Ok(named.then_some(mark))
     }
 

@@ -7,14 +7,23 @@ use std::time::{Duration, SystemTime};
 
 use super::StoreError;
 
+/// What can be had again, and so may go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expendable {
+    /// The upstreams whose files may go; `None` for all. Those of a private one may be the only copy there is, and of a folder
+    /// that no upstream owns nobody can say.
+    pub upstreams: Option<HashSet<String>>,
+    /// Folders beside the upstreams' folders, below the cache's.
+    pub beside: Vec<String>,
+}
+
 /// What eviction is to keep to.
 #[derive(Debug, Clone)]
 pub struct EvictRule {
     /// The bytes that may stay.
     pub max_size: u64,
-    /// The upstreams whose files may go; `None` for all. Those of a private one may be the only copy there is, and of a folder
-    /// that no upstream owns nobody can say.
-    pub from: Option<HashSet<String>>,
+    /// What may go.
+    pub expendable: Expendable,
 }
 
 /// What eviction found and did.
@@ -50,9 +59,12 @@ pub fn evict(root: &Path, rule: &EvictRule) -> Result<Evicted, StoreError> {
     for (name, folder) in folders(root)? {
         let before = entries.len();
         walk(&folder, &mut |entry| entries.push(entry))?;
-        if rule.from.as_ref().is_some_and(|from| !from.contains(&name)) {
+        if rule.expendable.upstreams.as_ref().is_some_and(|from| !from.contains(&name)) {
             result.kept += entries.drain(before..).map(|e| e.length).sum::<u64>();
         }
+    }
+    for folder in &rule.expendable.beside {
+        walk(&root.join(folder), &mut |entry| entries.push(entry))?;
     }
     result.before = result.kept + entries.iter().map(|e| e.length).sum::<u64>();
     result.after = result.before;
@@ -76,13 +88,14 @@ pub fn evict(root: &Path, rule: &EvictRule) -> Result<Evicted, StoreError> {
     Ok(result)
 }
 
-/// The bytes below `root`, temporary files aside.
+/// The bytes in the upstreams' folders below `root` and in those beside them that are named.
 ///
 /// # Errors
 /// A folder that could not be read.
-pub fn count(root: &Path) -> Result<u64, StoreError> {
+pub fn count(root: &Path, beside: &[String]) -> Result<u64, StoreError> {
     let mut bytes = 0;
-    for (_, folder) in folders(root)? {
+    let upstreams = folders(root)?.into_iter().map(|(_, folder)| folder);
+    for folder in upstreams.chain(beside.iter().map(|folder| root.join(folder))) {
         walk(&folder, &mut |entry| bytes += entry.length)?;
     }
     Ok(bytes)
@@ -166,15 +179,32 @@ mod tests {
         file(dir.path(), "public/example.com/b/@v/v1.0.0.zip", 1000, 10);
         file(dir.path(), "private/corp.example/c/@v/v1.0.0.zip", 1000, 90);
         file(dir.path(), ".tmp/1-0/7", 5000, 90);
-        let rule = EvictRule { max_size: 2500, from: Some(HashSet::from(["public".to_owned()])) };
+        let public = Expendable { upstreams: Some(HashSet::from(["public".to_owned()])), beside: Vec::new() };
+        let rule = EvictRule { max_size: 2500, expendable: public };
         let done = evict(dir.path(), &rule).expect("evict");
         assert_eq!(done, Evicted { before: 3000, after: 2000, removed: 1, kept: 1000 });
         assert!(!dir.path().join("public/example.com/a").exists(), "the empty folders go too");
         assert!(dir.path().join("public/example.com/b/@v/v1.0.0.zip").exists());
         assert!(dir.path().join("private/corp.example/c/@v/v1.0.0.zip").exists());
         assert!(dir.path().join(".tmp/1-0/7").exists());
-        assert_eq!(count(dir.path()).expect("count"), 2000);
-        let all = evict(dir.path(), &EvictRule { max_size: 0, from: None }).expect("evict");
+        assert_eq!(count(dir.path(), &[]).expect("count"), 2000);
+        let all = evict(dir.path(), &EvictRule { max_size: 0, expendable: Expendable::default() }).expect("evict");
         assert_eq!((all.after, all.removed), (0, 2));
+    }
+
+    #[test]
+    fn what_lies_beside_goes_in_its_turn_where_it_is_named() {
+        let dir = tempfile::tempdir().expect("dir");
+        file(dir.path(), "public/example.com/a/@v/v1.0.0.zip", 1000, 20);
+        file(dir.path(), ".kept/base/old/x", 1000, 30);
+        file(dir.path(), ".kept/base/new/x", 1000, 10);
+        file(dir.path(), ".kept/base/head", 1000, 90);
+        let beside = vec![".kept/base/old".to_owned(), ".kept/base/new".to_owned(), ".kept/none".to_owned()];
+        assert_eq!(count(dir.path(), &beside).expect("count"), 3000);
+        let rule = EvictRule { max_size: 1500, expendable: Expendable { upstreams: None, beside } };
+        let done = evict(dir.path(), &rule).expect("evict");
+        assert_eq!(done, Evicted { before: 3000, after: 1000, removed: 2, kept: 0 });
+        assert!(dir.path().join(".kept/base/new/x").exists(), "it was used last");
+        assert!(dir.path().join(".kept/base/head").exists(), "nobody said that it may go");
     }
 }

@@ -5,7 +5,7 @@
 //!   save lists, `@latest` and queries, whose file time says when they were asked.
 //! - [`spool`]: a file that grows while an upstream sends it, with any number of readers at their own pace.
 //! - [`memory`]: small answers, bounded by their bytes.
-//! - [`shelf`]: small files by name that no eviction touches.
+//! - [`shelf`]: small files by name, beside the upstreams' folders.
 //! - [`look`]: files are looked at where the kernel has them, else on a thread that may wait.
 //! - [`evict`]: what goes when the disk bound is reached, least recently used first.
 

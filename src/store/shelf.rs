@@ -1,5 +1,5 @@
 //! Small files by name, beside the upstreams' folders: sums, and what a checksum database said. Like those they appear by rename.
-//! No eviction touches them.
+//! Eviction leaves them alone, save what it is told can be had again.
 
 use std::fs::{self, File};
 use std::io;
@@ -89,6 +89,7 @@ impl Shelf {
             fs::create_dir_all(parent).map_err(wrap)?;
         }
         temp.persist(&path).map_err(wrap)?;
+        self.store.grew(bytes.len() as u64);
         if let (Durable::Yes, Some(parent)) = (durable, path.parent()) {
             // The name is in the folder; without this a power cut may bring the one before back.
             File::open(parent).and_then(|folder| folder.sync_all()).map_err(wrap)?;

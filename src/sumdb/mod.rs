@@ -59,6 +59,16 @@ const OTHERS: usize = 256;
 /// The longest that a question may take in all.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// The folder of what is kept of a database, beside the upstreams' folders.
+pub fn folder(name: &str) -> String {
+    format!(".sumdb/{name}")
+}
+
+/// Those folders in it whose files can be asked for again: unlike its head, and what speaks against it.
+pub fn answers(name: &str) -> [String; 2] {
+    ["lookup", "tile"].map(|kind| format!("{}/{kind}", folder(name)))
+}
+
 /// Why a database gives nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SumdbError {

@@ -416,9 +416,9 @@ fn imports_are_never_evicted() {
     let office = Office::new(&text);
     office.ok(&["import", &bundle]);
     let old = fs::FileTimes::new().set_accessed(std::time::SystemTime::UNIX_EPOCH);
-    for upstream in ["imported", "own"] {
-        for (name, _) in files(std::path::Path::new(&office.path("cache")).join(upstream).as_path()) {
-            let file = fs::File::options().append(true).open(office.path(&format!("cache/{upstream}/{name}"))).unwrap();
+    for folder in ["imported", "own", ".sumdb"] {
+        for (name, _) in files(std::path::Path::new(&office.path("cache")).join(folder).as_path()) {
+            let file = fs::File::options().append(true).open(office.path(&format!("cache/{folder}/{name}"))).unwrap();
             file.set_times(old).unwrap();
         }
     }

@@ -220,3 +220,46 @@ fn the_database_is_handed_on_byte_by_byte() {
     }
     assert_eq!(kept(&gate), Vec::<String>::new());
 }
+
+#[test]
+fn what_a_database_answered_counts_goes_with_the_rest_and_is_asked_for_again() {
+    let modules: Vec<Module> = (0..3).map(|n| Module::new("example.com/m", &format!("v1.0.{n}"))).collect();
+    let (up, database) = (Upstream::serving(&modules), Sumdb::knowing(&modules));
+    let server = database.serve();
+    let first = gate(&database.table(&server), &[&up], "");
+    for module in &modules {
+        assert!(first.get(&module.url("zip")).body == module.zip());
+    }
+    let kept = |gate: &Gate| {
+        let all = files(&gate.dir.path().join("cache/.sumdb/sum.example.org"));
+        let (mut answers, others): (Vec<_>, Vec<_>) =
+            all.into_iter().map(|(name, _)| name).partition(|name| name.starts_with("lookup/") || name.starts_with("tile/"));
+        answers.sort();
+        (answers, others)
+    };
+    crate::support::eventually("all is kept", || kept(&first).0.iter().filter(|name| name.starts_with("lookup/")).count() == 3);
+    let (answers, others) = kept(&first);
+    assert!(
+        answers.iter().any(|name| name.starts_with("tile/")) && others.contains(&"latest".to_owned()),
+        "{answers:?} {others:?}"
+    );
+    let dir = first.into_dir();
+    let long_ago = fs::FileTimes::new().set_accessed(std::time::SystemTime::UNIX_EPOCH);
+    for name in &answers {
+        let path = dir.path().join("cache/.sumdb/sum.example.org").join(name);
+        fs::File::options().append(true).open(path).unwrap().set_times(long_ago).unwrap();
+    }
+    let bytes: u64 = files(&dir.path().join("cache/u0")).iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    // A bound that what was fetched meets alone: so what the database said has to go. The count at the start finds that out.
+    let bounded = |bound: u64| format!("[cache]\nmax_size = \"{bound}B\"\n\n{}", text(&database.table(&server), &[&up], ""));
+    let second = Gate::start_in(dir, &bounded(bytes * 10 / 9 + 10));
+    crate::support::eventually("it went", || kept(&second).0.is_empty());
+    assert_eq!(kept(&second).1, others, "the head that was seen stays");
+    assert_eq!(files(&second.cache("u0")).iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>(), bytes, "and so do the zips");
+    // What is gone is proven anew.
+    second.command(&["gc", "--max-size", "0"]);
+    server.forget();
+    let third = Gate::start_in(second.into_dir(), &bounded(1 << 20));
+    assert!(third.get(&modules[1].url("zip")).body == modules[1].zip());
+    assert_eq!(lookups(&server), 1);
+}
