@@ -16,9 +16,20 @@ pub mod sumdb;
 pub mod tls;
 pub mod upstream;
 
-/// A port of loopback that is free at this moment.
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A port of loopback that is free at this moment, and that nobody else in this process is given. It is none of those that the
+/// system hands out by itself to whoever connects meanwhile.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(1013);
+    loop {
+        let given = GIVEN.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(10_000 + start.wrapping_add(given) % 20_000).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Waits until something holds, for at most ten seconds.
