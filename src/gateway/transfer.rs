@@ -224,7 +224,7 @@ impl Gateway {
                 return Ok(());
             }
         };
-        spool.release(checked.as_ref().map(|checked| checked.sum.to_string().into()));
+        spool.release(checked.as_ref().map(|checked| checked.to_string().into()));
         if !begun {
             land(arriving(&spool, Some(spool.written()), checked.clone()));
         }

@@ -84,7 +84,7 @@ pub async fn explain(gateway: &Arc<Gateway>, team: &Team, asked: &str) -> Result
     let mut questions = Vec::new();
     for ask in &asks {
         let outcome = gateway.answer(team, ask, &call).await;
-        questions.push(question(gateway, ask, outcome).await);
+        questions.push(question(ask, outcome).await);
     }
     let planned = plan.as_ref().and_then(|plan| plan.as_ref().ok());
     let verify = planned.zip(asks.first()).map(|(plan, ask)| verify(gateway, plan, ask.module()));
@@ -122,21 +122,20 @@ fn verify(gateway: &Gateway, plan: &Plan, module: &ModulePath) -> String {
     }
 }
 
-async fn question(gateway: &Gateway, ask: &Ask, outcome: Outcome) -> Question {
+async fn question(ask: &Ask, outcome: Outcome) -> Question {
     let Outcome { result, trail } = outcome;
+    let mut sum = trail.checked.as_ref().map(ToString::to_string);
     let (status, text) = match result {
-        Ok(answer) => (200, found(answer.content).await),
-        Err(e) => (status(&e).as_u16(), e.to_string()),
-    };
-    let checked = match (trail.checked, &trail.upstream) {
-        (Some(checked), _) => Some(checked),
-        // Of one that was still arriving it was noted meanwhile.
-        (None, Some(upstream)) if status == 200 && matches!(ask, Ask::GoMod(_) | Ask::Zip(_)) => {
-            let (ledger, upstream, ask) = (gateway.ledger().clone(), Arc::clone(upstream), ask.clone());
-            let noted = gateway.store().look(move |look| ledger.read(&upstream, &ask, look)).await;
-            noted.ok().flatten().map(|note| note.checked)
+        Ok(answer) => {
+            let arriving = match &answer.content {
+                Content::Growing { reader, .. } => Some(Arc::clone(&reader.word)),
+                Content::Bytes(_) | Content::File { .. } => None,
+            };
+            let text = found(answer.content).await;
+            sum = sum.or_else(|| Some(arriving?.get()?.to_string()));
+            (200, text)
         }
-        _ => None,
+        Err(e) => (status(&e).as_u16(), e.to_string()),
     };
     let attempts = trail.attempts.iter().map(|a| Tried {
         upstream: a.upstream.to_string(),
@@ -150,7 +149,7 @@ async fn question(gateway: &Gateway, ask: &Ask, outcome: Outcome) -> Question {
         attempts: attempts.collect(),
         status,
         outcome: text,
-        sum: checked.map(|checked| checked.to_string()),
+        sum,
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) struct Record {
     pub(super) started: Instant,
     pub(super) trail: Trail,
     pub(super) visitor: Visitor,
-    /// The sum of what is still arriving, once it is known.
+    /// The sum of what is still arriving and what it rests on, once it is known.
     pub(super) sum: Option<Word>,
     /// Where the audit's lines go.
     pub(super) audit: Option<Arc<Audit>>,
@@ -138,7 +138,7 @@ impl Record {
     fn audit(&self, bytes: u64, whole: bool) {
         let Some(audit) = &self.audit else { return };
         let Visitor { address, caller, team, path } = &self.visitor;
-        let late = || self.sum.as_ref().and_then(|word| word.get()).map(ToString::to_string);
+        let late = || self.sum.as_ref()?.get()?.split(' ').next().map(str::to_owned);
         audit.note(Event {
             id: self.id.clone(),
             client: address.to_string(),

@@ -203,9 +203,10 @@ fn private_names_are_told_to_no_database() {
 #[test]
 fn explain_and_check_say_it() {
     let (good, unknown) = (Module::new("example.com/m", "v1.0.0"), Module::new("example.com/m", "v1.1.0"));
+    let large = Module::new("example.com/m", "v1.2.0").bulk(900_000);
     let own = Module::new("corp.example/m", "v1.0.0");
-    let up = Upstream::serving(&[good.clone(), unknown.clone(), own.clone()]);
-    let database = Sumdb::knowing(std::slice::from_ref(&good));
+    let up = Upstream::serving(&[good.clone(), unknown.clone(), large.clone(), own.clone()]);
+    let database = Sumdb::knowing(&[good.clone(), large.clone()]);
     let server = database.serve();
     let policy = "[policy]\ndeny = [\"github.com/evil/*\", \"example.com/m@<v0.9.0\"]\nallow = [\"example.com\", \"corp.example\"]\nmin_age = \"7d\"\n\
         min_age_exempt = [\"corp.example\"]\n";
@@ -237,6 +238,11 @@ fn explain_and_check_say_it() {
         for sum in &sums {
             assert!(text.contains(&format!("{sum} proven by sum.example.org")), "missing {sum} in:\n{text}");
         }
+    }
+    // One that is sent on while it arrives is waited for.
+    let text = said(&["explain", "example.com/m@v1.2.0"]);
+    for sum in go_sum(&large).lines().map(|line| line.rsplit(' ').next().unwrap()) {
+        assert!(text.contains(&format!("{sum} proven by sum.example.org")), "missing {sum} in:\n{text}");
     }
     let json = get(&gate.admin, "/-/explain?module=example.com/m@v1.0.0");
     let json: serde_json::Value = serde_json::from_slice(&json.body).unwrap();
