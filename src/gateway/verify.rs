@@ -395,11 +395,6 @@ impl Gateway {
     pub fn trust(&self) -> &Trust {
         &self.trust
     }
-
-    /// The sums that were noted.
-    pub fn ledger(&self) -> &Ledger {
-        &self.ledger
-    }
 }
 
 /// What is wrong with the disk is the log's to say, not the client's to hear.
