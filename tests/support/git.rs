@@ -342,18 +342,20 @@ impl GitServer {
                         std::thread::sleep(time);
                     }
                 }
-                let answered = self.answer(&request, &format!("/{folder}{what}"), query, &mut out);
+                let answer = self.answer(&request, &format!("/{folder}{what}"), query);
                 if fetches {
+                    // Whoever has the answer may ask for the next before this thread gets another turn.
                     count(&|(now, ..)| *now -= 1);
                 }
-                answered?;
+                // In one go: the system would hold back the second of two small pieces.
+                out.write_all(&answer?).ok()?;
             }
         }
         Some(())
     }
 
     /// Lets git answer.
-    fn answer(&self, request: &Request, path: &str, query: &str, out: &mut TcpStream) -> Option<()> {
+    fn answer(&self, request: &Request, path: &str, query: &str) -> Option<Vec<u8>> {
         let mut command = git(&self.root);
         command.arg("http-backend").env("GIT_PROJECT_ROOT", &self.root).env("GIT_HTTP_EXPORT_ALL", "1");
         command.env("REQUEST_METHOD", &request.method).env("PATH_INFO", path).env("QUERY_STRING", query);
@@ -382,8 +384,7 @@ impl GitServer {
         let mut whole =
             format!("HTTP/1.1 {status}\r\n{}\r\nContent-Length: {}\r\n\r\n", lines.join("\r\n"), body.len()).into_bytes();
         whole.extend_from_slice(body);
-        // In one go: the system would hold back the second of two small pieces.
-        out.write_all(&whole).ok()
+        Some(whole)
     }
 }
 
