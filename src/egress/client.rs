@@ -8,8 +8,8 @@ use std::time::Duration;
 use actix_http::error::ParseError;
 use awc::error::{ConnectError, PayloadError, SendRequestError};
 use awc::http::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, IF_RANGE, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE,
-    RETRY_AFTER, SERVER, TRANSFER_ENCODING,
+    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, IF_RANGE, LOCATION, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, RANGE, RETRY_AFTER, SERVER, TRANSFER_ENCODING,
 };
 use awc::http::{StatusCode, Uri};
 use bytes::Bytes;
@@ -246,6 +246,8 @@ impl Client {
         let mut again = true;
         loop {
             let mut request = client.get(wire.clone()).insert_header((HOST, authority.as_str())).no_decompress();
+            // Without it any coding will do (RFC 9110 §12.5.3), and a zip's length and ranges are to be its own.
+            request = request.insert_header((ACCEPT_ENCODING, "identity"));
             for (name, value) in &headers {
                 request = request.insert_header((name.as_str(), value.expose()));
             }

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use actix_rt::net::{ActixStream, Ready, TcpStream};
@@ -28,6 +28,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_socks::TargetAddr;
 
 use super::error::status_may_pass;
+use super::interim::Interim;
 use super::proxy::{Proxy, ProxyRule, ProxyScheme, bare, host_port};
 use super::reach::Reach;
 use super::tls::Party;
@@ -82,43 +83,56 @@ impl AsyncWrite for Io {
     }
 }
 
-/// A connection whose end of input is an error.
+/// A connection whose end of input is an error, and in which interim answers are not seen.
 #[derive(Debug)]
-pub(super) struct Stream(Io);
+pub(super) struct Stream {
+    io: Io,
+    interim: Interim,
+}
 
 impl AsyncRead for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let (before, room) = (buf.filled().len(), buf.remaining());
-        match Pin::new(&mut self.0).poll_read(cx, buf) {
-            Poll::Ready(Ok(())) if room > 0 && buf.filled().len() == before => {
-                Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")))
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { io, interim } = self.get_mut();
+        let before = buf.filled().len();
+        if buf.remaining() == 0 || interim.hand_on(buf) {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            ready!(Pin::new(&mut *io).poll_read(cx, buf))?;
+            if buf.filled().len() == before {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")));
             }
-            other => other,
+            interim.look(buf, before)?;
+            if buf.filled().len() > before || interim.hand_on(buf) {
+                return Poll::Ready(Ok(()));
+            }
         }
     }
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let Self { io, interim } = self.get_mut();
+        interim.expect_head();
+        Pin::new(io).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
 impl ActixStream for Stream {
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
-        ActixStream::poll_read_ready(self.0.tcp(), cx)
+        ActixStream::poll_read_ready(self.io.tcp(), cx)
     }
 
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
-        ActixStream::poll_write_ready(self.0.tcp(), cx)
+        ActixStream::poll_write_ready(self.io.tcp(), cx)
     }
 }
 
@@ -192,7 +206,9 @@ impl Service<ConnectInfo<Uri>> for Connector {
             };
             note(Dialing::Done(Instant::now()));
             // awc knows io errors only; the client takes this one out of it again.
-            stream.map(|io| Connection::new(uri, Stream(io))).map_err(|e| ConnectError::Io(io::Error::other(e)))
+            stream
+                .map(|io| Connection::new(uri, Stream { io, interim: Interim::default() }))
+                .map_err(|e| ConnectError::Io(io::Error::other(e)))
         })
     }
 }

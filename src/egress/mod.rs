@@ -6,7 +6,7 @@
 //! one. The bound is the back-pressure, and dropping the body cancels the fetch.
 //!
 //! awc has traps, and they are this layer's business alone: a cut-off HTTP/1 body ends without an error (so connections are
-//! read strictly, see [`connect`]), a body with neither length nor encoding comes out empty (refused here), its redirects
+//! read strictly, see [`connect`]), an interim answer is taken for the one that counts (taken out, see [`interim`]), a body with neither length nor encoding comes out empty (refused here), its redirects
 //! carry custom headers along (followed here instead), its timeout covers only the head (every wait is limited here).
 //!
 //! An upstream's way out is its [`Policy`]: which proxy ([`proxy`], [`tunnel`](mod@tunnel)), what TLS ([`tls`]), as whom ([`credentials`]),
@@ -21,6 +21,7 @@ mod client;
 mod connect;
 pub mod credentials;
 pub mod error;
+mod interim;
 pub mod proxy;
 pub mod reach;
 mod resume;

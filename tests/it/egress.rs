@@ -1,5 +1,7 @@
 //! The way out: proxies that fail at every stage, credentials that go nowhere else, limits, repetitions, interrupted zips.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use crate::support::gate::{Gate, program, route, upstream};
@@ -451,4 +453,66 @@ fn a_reader_that_goes_away_gives_its_place_back_and_ends_the_fetch() {
     let started = Instant::now();
     assert_eq!(gate.get("/example.com/list/@v/list").status, 502);
     assert!(gate.get(&path).whole && started.elapsed() < Duration::from_secs(10));
+}
+
+/// An upstream that sends an early hint before the go.mod of each module under `hinted.example`, and the go.mod only after a while.
+/// Each go.mod names its module.
+fn hinting(interim: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+                while let Some(first) = lines.next() {
+                    lines.by_ref().take_while(|line| !line.is_empty()).for_each(drop);
+                    let module = first.trim_start_matches("GET /").split("/@v/").next().unwrap().to_owned();
+                    if module.starts_with("hinted.example") {
+                        stream.write_all(interim.as_bytes()).unwrap();
+                        std::thread::sleep(Duration::from_millis(300));
+                    }
+                    let body = format!("module {module}\n");
+                    write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+                }
+            });
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn an_interim_answer_is_not_the_answer_nor_is_its_answer_another_modules() {
+    for interim in
+        ["HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 \r\n\r\n"]
+    {
+        let gate = gate(&hinting(interim), "");
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                let gate = &gate;
+                scope.spawn(move || {
+                    for name in [format!("hinted.example/m{n}"), format!("plain.example/m{n}")] {
+                        let answer = gate.get(&format!("/{name}/@v/v1.0.0.mod"));
+                        assert_eq!((answer.status, answer.text()), (200, format!("module {name}\n")));
+                    }
+                });
+                std::thread::sleep(Duration::from_millis(70));
+            }
+        });
+    }
+}
+
+#[test]
+fn a_protocol_that_nobody_asked_for_is_an_outage() {
+    let gate = gate(&hinting("HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n"), "");
+    let answer = gate.get("/hinted.example/m/@v/v1.0.0.mod");
+    assert_eq!(answer.status, 502);
+    assert!(answer.text().contains("protocol that was not asked for"), "{}", answer.text());
+    assert_eq!(gate.get("/plain.example/m/@v/v1.0.0.mod").text(), "module plain.example/m\n");
+}
+
+#[test]
+fn what_is_sent_is_asked_for_without_an_encoding() {
+    let up = Upstream::serving(&[module()]);
+    assert_eq!(gate(&up.url(), "").get(INFO).status, 200);
+    assert!(up.heads()[0].to_ascii_lowercase().contains("\r\naccept-encoding: identity\r\n"), "{}", up.heads()[0]);
 }
