@@ -1,5 +1,6 @@
 //! `modgate serve`: listeners, signals, reload, and the upkeep of the cache.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,7 +41,7 @@ pub(super) fn run(file: Option<&Path>, watch: bool) -> Result<(), CliError> {
     let audit = config.audit.clone().map(Audit::start).transpose();
     let (audit, writing) = audit.map_err(|e| CliError::Said(format!("audit.file: cannot be opened: {e}")))?.unzip();
     shared.audit_by(audit.clone());
-    let serving = Serving { file, foundation: &foundation, shared: &shared, audit };
+    let serving = Serving { file, foundation: &foundation, shared: &shared, audit, origin: Cell::new(config.origin) };
     let served = system.block_on(serving.serve(config, watch));
     foundation.close();
     shared.audit_by(None);
@@ -56,6 +57,8 @@ struct Serving<'a> {
     foundation: &'a Foundation,
     shared: &'a Arc<Shared>,
     audit: Option<Arc<Audit>>,
+    /// Where the upstreams that are in force come from.
+    origin: Cell<Origin>,
 }
 
 impl Serving<'_> {
@@ -139,6 +142,12 @@ impl Serving<'_> {
             tracing::error!("the new configuration has no server.tls, and the listener speaks TLS; the old one stays");
             return;
         }
+        // Its fences, policy and people went with them; what is left would send private names to the public.
+        if (self.origin.get(), config.origin) == (Origin::Configured, Origin::GoSettings) {
+            tracing::error!("the new configuration names no upstreams and no routes any more; the old one stays");
+            return;
+        }
+        self.origin.set(config.origin);
         let site = match self.foundation.site(&config) {
             Ok(site) => site,
             Err(e) => {

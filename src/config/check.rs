@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use figment::value::Dict;
+use tracing::level_filters::LevelFilter;
 use url::Url;
 
 use super::auth::Auth;
 use super::egress::{Defaults, policy};
 use super::go_chains::go_chains;
 use super::load::user_cache_dir;
-use super::read::{Finding, Item, Place, Reading, Table, beside};
+use super::read::{Finding, Item, Place, Reading, Table, beside, globs};
 use super::trust::Sumdb;
 use super::{
     Cache, Config, ConfigError, Database, Log, Origin, Server, Upstream, UpstreamKind, audience, server, team, trust, vanity, vcs,
@@ -60,7 +61,7 @@ pub(super) fn check(reading: &Reading, dict: Dict) -> Result<Config, ConfigError
         let asks = server.as_ref().is_some_and(|(server, _)| server.tls.as_ref().is_some_and(TlsSettings::asks_for_certificates));
         let teams = team::teams(reading, team_tables, &chains, &shared, auth, asks);
         if let Some((server, _)) = &server {
-            server::own_addresses(reading, server, &chains.upstreams, &chains.origin);
+            server::own_addresses(reading, server, &chains.upstreams, chains.origin);
         }
         let Chains { upstreams, routes, origin, sumdb } = chains;
         let askers =
@@ -174,9 +175,14 @@ fn cache(reading: &Reading, mut table: Table<'_>, warnings: &mut Vec<Finding>) -
 }
 
 fn log(mut table: Table<'_>) -> Option<Log> {
-    let filter = table.parsed("level", |text| match text.parse::<tracing_subscriber::EnvFilter>() {
-        Ok(_) => Ok(text.to_owned()),
-        Err(e) => Err(format!("not a log level or filter: {e}")),
+    let filter = table.parsed("level", |text| {
+        // A word that is no level would be a target, and everything else silent.
+        let words = || text.split(',').map(str::trim).filter(|word| !word.contains(['=', '[', ':']));
+        if let Some(word) = words().find(|word| word.parse::<LevelFilter>().is_err() || word.is_empty()) {
+            return Err(format!("not a log level: {word:?} (known here: off, error, warn, info, debug, trace)"));
+        }
+        let parsed = text.parse::<tracing_subscriber::EnvFilter>();
+        parsed.map(|_| text.to_owned()).map_err(|e| format!("not a log level or filter: {e}"))
     });
     let json = table.word("format", &[("text", false), ("json", true)]);
     table.finish();
@@ -382,7 +388,7 @@ pub(super) fn route(id: usize, mut table: Table<'_>, upstreams: &[Upstream], sum
 
 fn patterns(item: Item<'_>) -> Option<Vec<Pattern>> {
     let whole = item.clone();
-    let parse = |item: Item<'_>| item.parsed(|text| Pattern::parse_list(text).map_err(|e| e.to_string()));
+    let parse = |item: Item<'_>| item.parsed(globs);
     let found = all(item.list().into_iter().map(parse))?.concat();
     if found.is_empty() {
         whole.say("at least one pattern is needed");

@@ -45,6 +45,11 @@ pub(super) fn layers(file: Option<&Path>) -> Result<(Reading, Dict), ConfigError
             let problem = e.message().lines().collect::<Vec<_>>().join(", ");
             one(Place::File(path.to_owned(), line), problem)
         })?;
+        // Half of an editor's or a copier's work: to take it for "no configuration" would open what the real one closes.
+        if document.as_table().is_empty() && path.is_file() {
+            let problem = "holds no keys at all; for the machine's Go settings leave the file away";
+            return Err(one(Place::File(path.to_owned(), None), problem.to_owned()));
+        }
         lines = key_lines(&document);
         // The two parsers do not agree on every novelty of TOML; what either refuses is refused.
         Toml::string(&text).data().map_err(|e| one(Place::File(path.to_owned(), None), without_source(&e.to_string())))?;
@@ -90,7 +95,8 @@ fn is_key(name: &figment::value::UncasedStr) -> bool {
     let name = Uncased::from(name.as_str()).as_str().to_ascii_uppercase();
     let service_link =
         name == "PORT" || name.starts_with("PORT_") || name.starts_with("SERVICE_HOST") || name.starts_with("SERVICE_PORT");
-    name != "CONFIG" && !service_link
+    // `modgate connect` has its own.
+    name != "CONFIG" && !name.starts_with("CONNECT_") && !service_link
 }
 
 /// The user's cache directory, as Go's `os.UserCacheDir` has it on this system.
@@ -117,7 +123,7 @@ mod tests {
     fn service_links_are_no_keys() {
         let key = |name: &str| is_key(name.into());
         assert!(key("server__listen") && key("UPSTREAMS__PUBLIC__URL"));
-        for link in ["config", "PORT", "PORT_8080_TCP_ADDR", "SERVICE_HOST", "SERVICE_PORT_HTTP"] {
+        for link in ["config", "connect_proxy", "PORT", "PORT_8080_TCP_ADDR", "SERVICE_HOST", "SERVICE_PORT_HTTP"] {
             assert!(!key(link), "{link}");
         }
     }

@@ -81,7 +81,7 @@ pub struct Config {
 }
 
 /// Where the upstreams come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// A configuration.
     Configured,

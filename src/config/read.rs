@@ -12,6 +12,7 @@ use std::time::Duration;
 use figment::value::{Dict, Num, Tag, Value};
 
 use crate::base::units;
+use crate::module::Pattern;
 
 /// One thing that is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -412,6 +413,14 @@ fn table_lines(path: &str, table: &dyn toml_edit::TableLike, starts: &mut HashMa
 /// The line of a byte in a text, counted from 1.
 pub(super) fn line_of(text: &str, at: usize) -> usize {
     text.as_bytes().iter().take(at).filter(|b| **b == b'\n').count() + 1
+}
+
+/// Patterns with commas between them. One that no module path can match is a mistake: what it was to fence lies open.
+pub(super) fn globs(text: &str) -> Result<Vec<Pattern>, String> {
+    let patterns = Pattern::parse_list(text).map_err(|e| e.to_string())?;
+    let never = |pattern: &Pattern| pattern.never_matches().map(|why| format!("{:?}: {why}", pattern.as_str()));
+    patterns.iter().find_map(never).map_or(Ok(()), Err)?;
+    Ok(patterns)
 }
 
 /// A path made absolute beside the configuration file, or the current folder.

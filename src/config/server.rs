@@ -180,7 +180,7 @@ fn address(text: &str) -> Option<SocketAddr> {
 }
 
 /// An upstream that is modgate's own address would be asked by itself, for ever.
-pub(super) fn own_addresses(reading: &Reading, server: &Server, upstreams: &[Upstream], origin: &Origin) {
+pub(super) fn own_addresses(reading: &Reading, server: &Server, upstreams: &[Upstream], origin: Origin) {
     for upstream in upstreams {
         let UpstreamKind::GoProxy(settings, _) = &upstream.kind else { continue };
         let port = settings.url.port_or_known_default();

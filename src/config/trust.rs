@@ -8,7 +8,7 @@ use url::Url;
 use super::check::{all, check_server_url};
 use super::egress::Defaults;
 use super::go_env::GoSettings;
-use super::read::{Finding, Item, Reading, Table};
+use super::read::{Finding, Item, Reading, Table, globs};
 use super::{Database, Upstream, UpstreamKind, Via};
 use crate::gateway::Policy;
 use crate::gateway::policy::Entry;
@@ -207,6 +207,6 @@ pub(super) fn team_policy(table: Table<'_>, shared: &Policy) -> Option<Policy> {
 }
 
 fn patterns(items: &[Item<'_>]) -> Option<Vec<Pattern>> {
-    let parse = |item: &Item<'_>| item.parsed(|text| Pattern::parse_list(text).map_err(|e| e.to_string()));
+    let parse = |item: &Item<'_>| item.parsed(globs);
     Some(all(items.iter().map(parse))?.concat())
 }

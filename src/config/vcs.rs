@@ -9,7 +9,7 @@ use super::UpstreamKind;
 use super::check::{all, required};
 use super::egress::{file, login, secret, user_netrc};
 use super::go_env::GoSettings;
-use super::read::{Item, Reading, Table, beside};
+use super::read::{Item, Reading, Table, beside, globs};
 use crate::base::{Secret, units};
 use crate::egress::credentials::{Credentials, basic};
 use crate::egress::proxy::{NoProxy, bare};
@@ -92,7 +92,7 @@ fn credentials(hosts: &[HostAccess], netrc: Option<Secret>) -> Credentials {
 
 fn patterns(table: &mut Table<'_>, key: &'static str) -> Option<Vec<Pattern>> {
     let Some(items) = table.items(key) else { return Some(Vec::new()) };
-    let parse = |item: &Item<'_>| item.parsed(|text| Pattern::parse_list(text).map_err(|e| e.to_string()));
+    let parse = |item: &Item<'_>| item.parsed(globs);
     Some(all(items.iter().map(parse))?.concat())
 }
 

@@ -67,7 +67,11 @@ impl Entry {
         if pattern.contains(',') {
             return Err(Malformed::new("policy entry", text, "one pattern an entry"));
         }
-        Ok(Self { text: text.to_owned(), pattern: Pattern::parse(pattern)?, range: range.unwrap_or_default() })
+        let pattern = Pattern::parse(pattern)?;
+        if let Some(why) = pattern.never_matches() {
+            return Err(Malformed::new("policy entry", text, why));
+        }
+        Ok(Self { text: text.to_owned(), pattern, range: range.unwrap_or_default() })
     }
 
     fn names(&self, version: &ModuleVersion) -> bool {

@@ -82,6 +82,23 @@ impl Pattern {
         Ok(Self { text: text.to_owned(), elements })
     }
 
+    /// Why no module path can match, where that is so: what is written so fences nothing. GOPRIVATE may hold such globs, and Go says
+    /// nothing of it; a configuration is told.
+    pub fn never_matches(&self) -> Option<String> {
+        let begin = self.elements.first().map_or(&[][..], Vec::as_slice);
+        let literal = |token: &Token| if let Token::Char(c) = token { Some(*c) } else { None };
+        let host = |c: &char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+        let path = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~');
+        if let Some(c) = begin.iter().filter_map(literal).find(|c| !host(c)) {
+            return Some(format!("no module path has {c:?} in its first element, so this never matches"));
+        }
+        if let Some(c) = self.elements.iter().skip(1).flatten().filter_map(literal).find(|c| !path(c)) {
+            return Some(format!("no module path has {c:?} in it, so this never matches"));
+        }
+        let no_dot = begin.iter().all(|token| literal(token).is_some_and(|c| c != '.'));
+        no_dot.then(|| "the first element of a module path has a dot in it, so this never matches".to_owned())
+    }
+
     /// Reads a comma-separated list of globs, as GOPRIVATE holds them; empty items are passed over.
     ///
     /// # Errors
@@ -218,6 +235,7 @@ fn element_matches(tokens: &[Token], name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::module::ModulePath;
     use proptest::prelude::*;
 
     fn matches(glob: &str, path: &str) -> bool {
@@ -236,7 +254,30 @@ mod tests {
         assert!(!covers("git.corp.example", "*.corp.example"));
     }
 
+    #[test]
+    fn what_no_module_path_can_match() {
+        // golang.org/ref/mod#go-mod-file-ident: a host in lower case with a dot in it, then letters, digits and four marks.
+        for glob in ["Corp.example", "!a.test", "a.test@v1", "a.test/x@v1", "corp", "corp/*", "a_b.test"] {
+            assert!(Pattern::parse(glob).expect("pattern").never_matches().is_some(), "{glob}");
+        }
+        for glob in ["*", "*/x", "corp*", "?orp.example", "[A-Z].example", "github.com/Acme/*", "a.test/~u/x_y-z.v2"] {
+            assert_eq!(Pattern::parse(glob).expect("pattern").never_matches(), None, "{glob}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_matches_a_module_path_is_not_said_to_match_none(path in "[a-z0-9.-]{1,8}\\.[a-z]{2,3}(/[a-zA-Z0-9._~-]{1,6}){0,3}", star in 0_usize..20) {
+            let mut glob: String = path.clone();
+            if let Some((at, _)) = path.char_indices().nth(star).filter(|(_, c)| *c != '/') {
+                glob.replace_range(at..=at, "*");
+            }
+            if ModulePath::parse(&path).is_ok() {
+                let pattern = Pattern::parse(&glob).expect("pattern");
+                prop_assert!(!pattern.matches(&path) || pattern.never_matches().is_none(), "{glob}");
+            }
+        }
+
         #[test]
         fn a_literal_matches_itself_and_what_lies_below(path in "[a-z.]{1,8}(/[a-z0-9]{1,6}){0,3}") {
             prop_assert!(matches(&path, &path));

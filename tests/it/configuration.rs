@@ -65,7 +65,7 @@ type = "directory"
 path = "/does/not/exist"
 
 [[routes]]
-match = ["[", "https://x.example"]
+match = ["[", "https://x.example", "Corp.example/*"]
 upstreams = ["a", "zz", "a"]
 fallback = "sometimes"
 verify = "maybe"
@@ -74,6 +74,9 @@ verify = "maybe"
 upstreams = []
 
 [surprise]
+
+[log]
+level = "inof"
 "#;
     let (good, said) = check(text, &[("MODGATE_CACHE__MEMORY", "lots"), ("MODGATE_CACHE__SHINE", "bright")]);
     assert!(!good);
@@ -90,6 +93,7 @@ upstreams = []
         "DIR/m.toml:22: upstreams.c.type: ",
         "DIR/m.toml:26: upstreams.d.path: ",
         "DIR/m.toml:29: routes[0].match[0]: ",
+        "DIR/m.toml:29: routes[0].match[2]: ",
         "DIR/m.toml:30: routes[0].upstreams[1]: there is no upstream \"zz\"",
         "DIR/m.toml:30: routes[0].upstreams[2]: ",
         "DIR/m.toml:31: routes[0].fallback: ",
@@ -97,6 +101,7 @@ upstreams = []
         "DIR/m.toml:34: routes[1]: has no match",
         "DIR/m.toml:35: routes[1].upstreams: ",
         "DIR/m.toml:37: surprise: unknown key",
+        "DIR/m.toml:40: log.level: not a log level: \"inof\"",
         "environment variable MODGATE_CACHE__MEMORY: cache.memory: ",
         "environment variable MODGATE_CACHE__SHINE: cache.shine: unknown key",
     ] {

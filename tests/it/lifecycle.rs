@@ -61,6 +61,15 @@ fn a_good_reload_is_in_force_and_a_bad_one_changes_nothing() {
     eventually("the log names the mistakes", || gate.log().contains("upstreams.u.url") && gate.log().contains("the old one stays"));
     assert_eq!(gate.get("/example.com/n/@v/v1.0.0.info").status, 404);
     assert_eq!(one.count("/example.com/n/@v/v1.0.0.info"), 1, "the old one is asked");
+    // Half a write, or a file that says everything but where to ask: the fences would go with the routes.
+    gate.rewrite("");
+    gate.signal(Signal::HUP);
+    eventually("what is left is refused", || gate.log().contains("names no upstreams and no routes any more"));
+    fs::write(gate.dir.path().join("modgate.toml"), "# nothing yet\n").unwrap();
+    gate.signal(Signal::HUP);
+    eventually("an empty file is refused", || gate.log().contains("holds no keys at all"));
+    assert_eq!(gate.get("/example.com/o/@v/v1.0.0.info").status, 404);
+    assert_eq!(one.count("/example.com/o/@v/v1.0.0.info"), 1, "the old one is asked");
     gate.rewrite(&text(&two));
     gate.signal(Signal::HUP);
     eventually("the new one is in force", || gate.get(&module.url("info")).status == 200);
