@@ -280,5 +280,5 @@ fn run_probes(config: &Config) -> Result<(), CliError> {
         failed
     });
     foundation.close();
-    if failed.is_empty() { Ok(()) } else { Err(CliError::Said(format!("cannot be reached: {}", failed.join(", ")))) }
+    if failed.is_empty() { Ok(()) } else { Err(CliError::Said(format!("cannot be used: {}", failed.join(", ")))) }
 }

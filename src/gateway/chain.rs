@@ -18,11 +18,14 @@ use super::verify::{Checked, Expected, Ledger, Standing, Wanted};
 use super::{Gateway, GatewayError, kind_of, transfer};
 use crate::base::Call;
 use crate::base::flight::{self, Flight, Pilot};
-use crate::module::zip::{self, MAX_GO_MOD};
+use crate::module::zip::{self, MAX_GO_MOD, ZipError};
 use crate::module::{Ask, Info, ModuleVersion, Query};
 use crate::route::{FailureClass, Plan, Step, Verify};
-use crate::store::{FileMark, Folder, Look, StoreError};
+use crate::store::{FileMark, Folder, Look, StoreError, Stored};
 use crate::upstream::{Failure, Incoming, MAX_INFO, Outage, UpstreamError};
+
+/// A file that is no older may be one that somebody is copying there.
+const COPYING: Duration = Duration::from_secs(60);
 
 /// How a chain ended.
 #[derive(Debug, Clone)]
@@ -394,7 +397,7 @@ impl Gateway {
 /// Only that a glance does not do. A file that cannot be read counts as not there.
 fn find(folders: &[(usize, Folder)], ledger: Option<&Ledger>, ask: &Ask, look: Look) -> Result<Option<Found>, StoreError> {
     let answer = |(member, folder): &(usize, Folder)| {
-        let Some(answer) = read_part(folder, ask, look)? else { return Ok(None) };
+        let Some(answer) = read_part(folder, ask, look, ledger.is_none())? else { return Ok(None) };
         let found = Found { member: *member, answer, checked: None };
         let note = match (ask, ledger) {
             (Ask::GoMod(_) | Ask::Zip(_), Some(ledger)) => ledger.read(folder.name(), ask, look)?,
@@ -414,11 +417,24 @@ fn find(folders: &[(usize, Folder)], ledger: Option<&Ledger>, ask: &Ask, look: L
     Ok(None)
 }
 
-fn read_part(folder: &Folder, ask: &Ask, look: Look) -> Result<Option<Answer>, StoreError> {
+/// A part in a folder. `unproven` says that nothing will be held against it, so that a zip has at least to be whole.
+fn read_part(folder: &Folder, ask: &Ask, look: Look, unproven: bool) -> Result<Option<Answer>, StoreError> {
     let limit = if matches!(ask, Ask::GoMod(_)) { MAX_GO_MOD } else { MAX_INFO };
     let Some(stored) = folder.open(ask, look)? else { return Ok(None) };
     // Nothing that is kept is empty; a file that is has been damaged.
     if stored.length == 0 {
+        return Ok(None);
+    }
+    if let Ask::Zip(version) = ask
+        && unproven
+        && folder.is_writable()
+        && !is_whole(&stored, version, look)?
+    {
+        tracing::error!(upstream = folder.name(), %ask, "a kept zip is not whole, and is fetched anew");
+        // One that is being copied there at this moment may become whole.
+        if stored.modified.elapsed().is_ok_and(|age| age > COPYING) {
+            folder.set_aside(ask)?;
+        }
         return Ok(None);
     }
     let modified = Some(stored.modified);
@@ -428,6 +444,21 @@ fn read_part(folder: &Folder, ask: &Ask, look: Look) -> Result<Option<Answer>, S
         Content::Bytes(stored.read(limit, look).map_err(|e| StoreError::new("read", ask.path().as_ref(), e))?)
     };
     Ok(Some(Answer { modified, ..Answer::new(content, kind_of(ask)) }))
+}
+
+/// Whether a zip has an end. What was fetched was looked at then; what was put there by other hands was not.
+fn is_whole(stored: &Stored, version: &ModuleVersion, look: Look) -> Result<bool, StoreError> {
+    let wrap = |e| StoreError::new("read", Ask::Zip(version.clone()).path().as_ref(), e);
+    if stored.tail(look).map_err(wrap)?.is_some_and(|end| zip::ends_plainly(&end)) {
+        return Ok(true);
+    }
+    if look == Look::Glance {
+        return Err(wrap(std::io::ErrorKind::WouldBlock.into()));
+    }
+    match zip::check(stored.file.try_clone().map_err(wrap)?, version) {
+        Err(ZipError::Io(e)) => Err(wrap(e)),
+        looked => Ok(looked.is_ok()),
+    }
 }
 
 impl Siblings {

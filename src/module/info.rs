@@ -32,6 +32,10 @@ impl Info {
     /// What is not as it has to be: not JSON, no canonical Version, a Time that is none.
     pub fn parse(json: Bytes) -> Result<Self, Malformed> {
         let text = || String::from_utf8_lossy(&json).into_owned();
+        // The go command takes an object; serde would take a list of its values as well.
+        if json.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Malformed::new("info", &text(), "not a JSON object"));
+        }
         let raw: Raw = serde_json::from_slice(&json).map_err(|e| Malformed::new("info", &text(), e.to_string()))?;
         let version = Version::parse(&raw.version)?;
         let time = match raw.time {
@@ -54,6 +58,7 @@ mod tests {
         assert_eq!(info.time.map(|t| t.to_string()).as_deref(), Some("2024-02-03T04:05:06Z"));
         assert_eq!(info.json, json);
         assert!(Info::parse(Bytes::from_static(b"<html>")).is_err());
+        assert!(Info::parse(Bytes::from_static(br#"["v1.0.0"]"#)).is_err());
         assert!(Info::parse(Bytes::from_static(br#"{"Version":"master"}"#)).is_err());
         assert!(Info::parse(Bytes::from_static(br#"{"Version":"v1.0.0","Time":"soon"}"#)).is_err());
     }

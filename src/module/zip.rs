@@ -110,6 +110,11 @@ fn open(file: File, buffer: &mut [u8]) -> Result<ZipArchive<FileReader>, ZipErro
     Ok(archive)
 }
 
+/// Whether these last bytes of a file are the end of a zip without a comment. A zip that was cut off has none.
+pub fn ends_plainly(end: &[u8; 22]) -> bool {
+    end.starts_with(b"PK\x05\x06") && number(end, 20, 2) == 0
+}
+
 fn read_at<const N: usize>(file: &File, at: u64) -> Result<[u8; N], ZipError> {
     let mut bytes = [0; N];
     match file.read_exact_at(&mut bytes, at) {

@@ -204,6 +204,17 @@ impl Stored {
         Ok(look.read(&self.file, self.length, limit)?.into())
     }
 
+    /// Its last bytes; `None` where it has fewer.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn tail<const N: usize>(&self, look: Look) -> io::Result<Option<[u8; N]>> {
+        let Some(at) = self.length.checked_sub(N as u64) else { return Ok(None) };
+        let mut bytes = [0; N];
+        look.read_at(&self.file, &mut bytes, at)?;
+        Ok(Some(bytes))
+    }
+
     /// What tells it from another.
     pub fn mark(&self) -> FileMark {
         FileMark { length: self.length, modified: self.modified }

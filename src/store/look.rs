@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSliceMut, Read};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -76,8 +77,18 @@ impl Look {
             return Err(would_wait());
         }
         let mut bytes = vec![0; expected];
-        match rustix::io::preadv2(file, &mut [IoSliceMut::new(&mut bytes)], 0, ReadWriteFlags::NOWAIT) {
-            Ok(read) if read == expected => Ok(bytes),
+        self.read_at(file, &mut bytes, 0)?;
+        Ok(bytes)
+    }
+
+    /// Reads a part of a file.
+    pub(super) fn read_at(self, file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+        if self == Self::Full {
+            return file.read_exact_at(bytes, at);
+        }
+        let expected = bytes.len();
+        match rustix::io::preadv2(file, &mut [IoSliceMut::new(bytes)], at, ReadWriteFlags::NOWAIT) {
+            Ok(read) if read == expected => Ok(()),
             // Some of it is on the disk, or the file system cannot say.
             Ok(_) | Err(_) => Err(would_wait()),
         }

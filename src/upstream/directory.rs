@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +24,8 @@ pub struct Directory {
     limit: Duration,
     /// Looks under way. On a dead mount they never end, and each holds a thread.
     looks: Arc<Semaphore>,
+    /// There was something in it once.
+    filled: Arc<AtomicBool>,
 }
 
 /// The most looks into one directory at once.
@@ -31,7 +34,8 @@ const LOOKS: usize = 16;
 impl Directory {
     /// A directory; `limit` bounds each look into it, since a dead mount never answers.
     pub fn new(root: &Path, limit: Duration) -> Self {
-        Self { root: root.to_owned(), folder: Folder::read_only(root), limit, looks: Arc::new(Semaphore::new(LOOKS)) }
+        let (looks, filled) = (Arc::new(Semaphore::new(LOOKS)), Arc::new(AtomicBool::new(false)));
+        Self { root: root.to_owned(), folder: Folder::read_only(root), limit, looks, filled }
     }
 
     async fn blocking<T: Send + 'static>(
@@ -39,10 +43,14 @@ impl Directory {
         work: impl FnOnce(Folder) -> Result<Option<T>, StoreError> + Send + 'static,
     ) -> Result<T, UpstreamError> {
         let (folder, looks) = (self.folder.clone(), Arc::clone(&self.looks));
+        let (root, filled) = (self.root.clone(), Arc::clone(&self.filled));
         let look = async move {
             let look = looks.acquire_owned().await.ok()?;
             let done = tokio::task::spawn_blocking(move || {
-                let done = work(folder);
+                let done = match work(folder) {
+                    Ok(None) => is_there(&root, &filled).map(|()| None),
+                    done => done,
+                };
                 drop(look);
                 done
             });
@@ -60,6 +68,19 @@ impl Directory {
     async fn read(&self, ask: Ask, limit: u64) -> Result<Bytes, UpstreamError> {
         self.blocking(move |folder| Ok(folder.read(&ask, limit, Look::Full)?.map(|(bytes, _)| bytes))).await
     }
+}
+
+/// Whether a directory is there at all. Where it is gone, or empty and was not so before, as the place of a mount is that went, it
+/// says nothing of what it has not.
+fn is_there(root: &Path, filled: &AtomicBool) -> Result<(), StoreError> {
+    let gone = |e| StoreError::new("read the folder", root, e);
+    let empty = std::fs::read_dir(root).map_err(gone)?.next().transpose().map_err(gone)?.is_none();
+    if !empty {
+        filled.store(true, Ordering::Relaxed);
+    } else if filled.load(Ordering::Relaxed) {
+        return Err(gone(std::io::Error::other("it is empty and was not before")));
+    }
+    Ok(())
 }
 
 impl Upstream for Directory {

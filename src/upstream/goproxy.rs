@@ -147,6 +147,8 @@ impl Upstream for GoProxy {
             match self.get("golang.org/x/mod/@v/list").await {
                 Ok(_) => Ok("200 OK".into()),
                 Err(e) => match e.failure {
+                    // It wants a login, or another one: nothing can be had.
+                    Failure::Denied(401) => Err(e),
                     // Any word from the server shows that it can be reached.
                     Failure::Absent(_) | Failure::Denied(_) | Failure::Busy(_) => Ok(e.to_string()),
                     _ => Err(e),

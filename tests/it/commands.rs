@@ -54,21 +54,25 @@ fn explain_says_why() {
 
 #[test]
 fn probes_tell_the_living_from_the_dead() {
-    let living = Upstream::start();
+    let (living, locked) = (Upstream::start(), Upstream::always(Reply::Status(401)));
     let dead = format!("http://127.0.0.1:{}", crate::support::free_port());
     let dir = tempfile::tempdir().unwrap();
-    let tables = upstream("living", &living.url(), "") + &upstream("dead", &dead, "");
+    let tables = upstream("living", &living.url(), "") + &upstream("dead", &dead, "") + &upstream("locked", &locked.url(), "");
     let tables = tables + &format!("[upstreams.tree]\ntype = \"directory\"\npath = {:?}\n", dir.path());
-    let gate = Gate::start(&(tables + &route("*", &["living", "dead", "tree"], "")));
+    let gate = Gate::start(&(tables + &route("*", &["living", "dead", "locked", "tree"], "")));
     let text = said(&gate.command(&["check"]));
-    assert!(text.contains("living -(not-found)-> dead -(not-found)-> tree"), "{text}");
+    assert!(text.contains("living -(not-found)-> dead -(not-found)-> locked -(not-found)-> tree"), "{text}");
     assert_eq!(living.asked().len(), 0);
     let output = gate.command(&["check", "--probe"]);
     let text = said(&output);
     assert!(!output.status.success(), "{text}");
-    for wanted in
-        ["living: 404 Not Found", "dead: FAILED: cannot connect to 127.0.0.1:", "tree: a folder", "cannot be reached: dead"]
-    {
+    for wanted in [
+        "living: 404 Not Found",
+        "dead: FAILED: cannot connect to 127.0.0.1:",
+        "locked: FAILED: 401 Unauthorized",
+        "tree: a folder",
+        "cannot be used: dead, locked",
+    ] {
         assert!(text.contains(wanted), "missing {wanted:?} in:\n{text}");
     }
     assert_eq!(living.asked().len(), 1);

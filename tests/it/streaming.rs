@@ -469,6 +469,70 @@ fn directories_are_checked_and_may_hang_alone() {
 }
 
 #[test]
+fn a_zip_that_was_copied_in_half_is_not_served() {
+    let (whole, half, now) = (large("v1.0.0"), large("v1.0.1"), large("v1.0.2"));
+    let up = Upstream::serving(&[half.clone(), now.clone()]);
+    let gate = Gate::start(&(upstream("u", &up.url(), "") + &route("*", &["u"], "verify = \"off\"")));
+    let folder = gate.cache("u").join("example.com/large/@v");
+    fs::create_dir_all(&folder).unwrap();
+    let earlier = std::time::SystemTime::now() - Duration::from_secs(3600);
+    for (module, bytes, old) in [(&whole, whole.zip().len(), true), (&half, 200_000, true), (&now, 300_000, false)] {
+        let path = folder.join(format!("{}.zip", module.version));
+        fs::write(&path, &module.zip()[..bytes]).unwrap();
+        if old {
+            fs::File::options().append(true).open(&path).unwrap().set_modified(earlier).unwrap();
+        }
+    }
+    for module in [&whole, &half, &now] {
+        for _ in 0..2 {
+            assert!(gate.get(&module.url("zip")).body == module.zip(), "{}", module.version);
+        }
+    }
+    assert_eq!(up.count(&whole.url("zip")), 0, "a whole one is good as it is");
+    assert_eq!(up.count(&half.url("zip")), 1, "what came takes the place of half of one");
+    assert!(fs::read(folder.join("v1.0.1.zip")).unwrap() == half.zip());
+    // This one is still being copied, for all that can be known, and becomes whole.
+    fs::write(folder.join("v1.0.2.zip"), now.zip()).unwrap();
+    up.forget();
+    assert!(gate.get(&now.url("zip")).body == now.zip());
+    assert_eq!(up.asked().len(), 0);
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the test moves a folder, as a person would")]
+fn a_directory_that_has_gone_is_an_outage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, away) = (dir.path().join("share"), dir.path().join("away"));
+    let module = Module::new("example.com/m", "v1.0.0");
+    fs::create_dir_all(path.join("example.com/m/@v")).unwrap();
+    fs::write(path.join("example.com/m/@v/list"), "v1.0.0\n").unwrap();
+    let up = Upstream::serving(&[Module::new("example.com/m", "v1.1.0")]);
+    let tree = format!("[upstreams.tree]\ntype = \"directory\"\npath = {path:?}\nbreaker = {{ failures = 0 }}\n");
+    let text = "[cache]\nlist_ttl = \"0s\"\nnot_found_ttl = \"0s\"\n\n".to_owned() + &tree + &upstream("u", &up.url(), "");
+    let gate = Gate::start(&(text + &route("*", &["tree", "u"], "")));
+    // What is not there is asked of the next; what is, is there.
+    assert_eq!(gate.get("/example.com/m/@v/list").text(), "v1.0.0\nv1.1.0\n");
+    assert_eq!(gate.get(&module.url("info")).status, 404);
+    up.forget();
+    // Moved away, and then an empty folder in its place, as a mount leaves it.
+    for emptied in [false, true] {
+        if emptied {
+            fs::create_dir(&path).unwrap();
+        } else {
+            fs::rename(&path, &away).unwrap();
+        }
+        let answer = gate.get(&module.url("mod"));
+        assert_eq!(answer.status, 502, "{}", answer.text());
+        assert_eq!(up.count(&module.url("mod")), 0, "an outage is no reason to ask others here");
+        let list = gate.get("/example.com/m/@v/list");
+        assert_eq!((list.text().as_str(), list.header("modgate-partial")), ("v1.1.0\n", "tree"), "it says what it lacks");
+    }
+    fs::remove_dir(&path).unwrap();
+    fs::rename(&away, &path).unwrap();
+    assert_eq!(gate.get(&module.url("mod")).status, 404);
+}
+
+#[test]
 fn a_disk_that_is_slower_than_the_upstream_slows_askers_down_and_refuses_nobody() {
     let up = Upstream::always(Reply::Good(b"module example.com/m\n".to_vec()));
     let tables = upstream("u", &up.url(), "") + &route("*", &["u"], "");
