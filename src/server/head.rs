@@ -50,11 +50,41 @@ pub(super) fn refused(head: &[u8]) -> Option<u16> {
     }
     let parts: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
     let printable = parts.iter().all(|part| !part.is_empty() && part.iter().all(u8::is_ascii_graphic));
-    if parts.len() != 3 || !printable || !parts[2].starts_with(b"HTTP/1.") {
+    let [_, target, version @ (b"HTTP/1.1" | b"HTTP/1.0")] = parts[..] else { return Some(400) };
+    if !printable || !(target.starts_with(b"/") || target == b"*" || target.contains(&b':')) {
         return Some(400);
     }
-    let fields = head[line_end..].split(|b| *b == b'\n').count();
-    (head.len() > MAX_HEAD || fields > MAX_FIELDS + 2).then_some(431)
+    match fields(&head[line_end..], version == b"HTTP/1.1") {
+        Some(count) => (head.len() > MAX_HEAD || count > MAX_FIELDS).then_some(431),
+        None => Some(400),
+    }
+}
+
+/// How many fields there are; `None` where they are not as they have to be, or leave open for whom the request is or where it ends
+/// (RFC 9112 §3.2, §5, §6.3).
+fn fields(lines: &[u8], host_wanted: bool) -> Option<usize> {
+    let (mut count, mut hosts, mut lengths, mut coded) = (0, 0, 0, false);
+    for line in lines.split(|b| *b == b'\n').map(<[u8]>::trim_ascii_end).filter(|line| !line.is_empty()) {
+        let colon = line.iter().position(|b| *b == b':')?;
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii_start());
+        if name.is_empty() || !name.iter().all(u8::is_ascii_graphic) {
+            return None;
+        }
+        count += 1;
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => hosts += 1,
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                lengths += 1;
+                if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+                    return None;
+                }
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => coded = true,
+            _ => {}
+        }
+    }
+    let for_one = hosts == 1 || hosts == 0 && !host_wanted;
+    (for_one && lengths <= 1 && !(coded && lengths > 0)).then_some(count)
 }
 
 /// The request that takes a refused one's place.
@@ -80,12 +110,32 @@ mod tests {
     fn what_the_parser_would_answer_without_a_word_is_refused() {
         let refused = |text: &[u8]| refused(text);
         assert_eq!(refused(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"), None);
+        assert_eq!(refused(b"GET /x HTTP/1.0\r\n\r\n"), None);
+        assert_eq!(refused(b"OPTIONS * HTTP/1.1\nhost: x\n\n"), None);
+        assert_eq!(refused(b"GET http://x/y HTTP/1.1\r\nHost: x\r\nEmpty:\r\nContent-Length: 0\r\n\r\n"), None);
+        for fields in [
+            "",
+            "Host: x\r\nHost: x\r\n",
+            "Host: x\r\nA: b\r\n c\r\n",
+            "Host: x\r\nA : b\r\n",
+            "Host: x\r\nnothing\r\n",
+            "Host: x\r\n: b\r\n",
+            "Host: x\r\nContent-Length: 1\r\nContent-Length: 1\r\n",
+            "Host: x\r\nContent-Length: -1\r\n",
+            "Host: x\r\nContent-Length: +1\r\n",
+            "Host: x\r\nContent-Length: 1\r\ntransfer-encoding: chunked\r\n",
+        ] {
+            assert_eq!(refused(format!("GET / HTTP/1.1\r\n{fields}\r\n").as_bytes()), Some(400), "{fields:?}");
+        }
+        for line in ["GET x HTTP/1.1", "GET / HTTP/1.2", "GET / HTTP/1.1x", "GET / http/1.1"] {
+            assert_eq!(refused(format!("{line}\r\nHost: x\r\n\r\n").as_bytes()), Some(400), "{line}");
+        }
         assert_eq!(refused(b"GET /\xff HTTP/1.1\r\n\r\n"), Some(400));
         assert_eq!(refused(b"GET /a b HTTP/1.1\r\n\r\n"), Some(400));
         assert_eq!(refused(b"\x16\x03\x01\r\n\r\n"), Some(400));
         assert_eq!(refused(b"PRI * HTTP/2.0\r\n\r\n"), Some(400));
         assert_eq!(refused(format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(9000)).as_bytes()), Some(414));
-        assert_eq!(refused(format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(100)).as_bytes()), Some(431));
+        assert_eq!(refused(format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(100)).as_bytes()), Some(431));
         assert_eq!(refused(&stand_in(431)), None);
     }
 

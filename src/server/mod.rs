@@ -451,7 +451,10 @@ fn refused_head(path: &str) -> Refusal {
     match path.strip_prefix(head::REFUSED) {
         Some("414") => Refusal::new(StatusCode::URI_TOO_LONG, "a request line of more than 8 KiB"),
         Some("431") => Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "more than 64 KiB, or 90 fields, of header"),
-        _ => Refusal::new(StatusCode::BAD_REQUEST, "not a request line of HTTP/1, or one with characters that a URL cannot hold"),
+        _ => Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "not a request of HTTP/1: its line, a character that no URL holds, its Host, or what says where it ends",
+        ),
     }
 }
 

@@ -117,6 +117,20 @@ fn methods_lengths_and_headers_have_bounds() {
     assert!(raw_bytes.text().starts_with("modgate: ") && raw_bytes.whole);
     let overlong = get(&gate.address, &format!("/example.com/{}/@v/list", "m".repeat(100_000)));
     assert_eq!((overlong.status, overlong.text().lines().count()), (414, 1));
+    for head in [
+        "GET /example.com/m/@v/list HTTP/1.1\r\n",
+        "GET /example.com/m/@v/list HTTP/1.1\r\nHost: x\r\nHost: y\r\n",
+        "GET /example.com/m/@v/list HTTP/1.2\r\nHost: x\r\n",
+        "GET example.com/m/@v/list HTTP/1.1\r\nHost: x\r\n",
+        "GET /example.com/m/@v/list HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n",
+        "GET /example.com/m/@v/list HTTP/1.1\r\nHost : x\r\n",
+        "GET /example.com/m/@v/list HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n",
+        "GET /example.com/m/@v/list HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+    ] {
+        let answer = raw(&gate.address, format!("{head}\r\n").as_bytes(), false);
+        assert_eq!((answer.status, answer.text().lines().count(), answer.whole), (400, 1, true), "{head}");
+        assert_eq!(answer.header("x-request-id").len(), 16, "{head}");
+    }
     let fields = "X: y\r\n".repeat(200);
     let crowded = raw(&gate.address, format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n").as_bytes(), false);
     assert_eq!((crowded.status, crowded.text().lines().count()), (431, 1));
