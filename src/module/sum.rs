@@ -19,6 +19,9 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true).with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
 );
 
+/// So many bytes of a file are unpacked and hashed at once.
+const PIECE: usize = 64 << 10;
+
 /// The sum of a zip or a go.mod.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sum([u8; 32]);
@@ -40,11 +43,18 @@ impl Sum {
     /// # Errors
     /// What is wrong with the zip: it cannot be unpacked, or not within the bounds that the go command sets.
     pub fn of_zip(file: File, version: &ModuleVersion) -> Result<Self, ZipError> {
-        let mut files = Vec::new();
+        let (mut files, mut piece) = (Vec::new(), vec![0; PIECE]);
         zip::unpack(file, version, |name, content| {
-            let mut digest = Hasher(Sha256::new());
-            io::copy(content, &mut digest)?;
-            files.push((name.into(), digest.0.finalize().into()));
+            let mut digest = Sha256::new();
+            loop {
+                match content.read(&mut piece) {
+                    Ok(0) => break,
+                    Ok(read) => digest.update(&piece[..read]),
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            files.push((name.into(), digest.finalize().into()));
             Ok(())
         })?;
         Ok(Self::of_files(files))
@@ -76,19 +86,6 @@ const HEX: [[u8; 2]; 256] = {
     }
     table
 };
-
-struct Hasher(Sha256);
-
-impl io::Write for Hasher {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 impl fmt::Display for Sum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,9 +9,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
+use flate2::read::DeflateDecoder;
 use rawzip::{
     CompressionMethod, ErrorKind, FileReader, MAX_CENTRAL_DIRECTORY_RECORD_SIZE, ZipArchive, ZipArchiveEntryWayfinder,
-    ZipFileHeaderRecord,
+    ZipFileHeaderRecord, ZipReader, ZipVerification,
 };
 
 use super::ModuleVersion;
@@ -178,7 +179,7 @@ pub fn go_mod(file: File, version: &ModuleVersion) -> Result<Option<Vec<u8>>, Zi
     }
     let Some(packed) = found else { return Ok(None) };
     let mut text = Vec::new();
-    packed.read(&archive, &again, &wanted, |content| content.take(MAX_GO_MOD + 1).read_to_end(&mut text).map(|_| ()))?;
+    packed.read(&archive, &again, &wanted, &mut None, |content| content.take(MAX_GO_MOD + 1).read_to_end(&mut text).map(|_| ()))?;
     if text.len() as u64 > MAX_GO_MOD {
         return Err(ZipError::Shape { version: version.to_string(), why: format!("go.mod is larger than {MAX_GO_MOD} bytes") });
     }
@@ -209,9 +210,9 @@ pub fn unpack(
         }
         files.push((name.to_owned(), Packed::of(&entry)));
     }
-    let mut left = MAX_ZIP;
+    let (mut left, mut inflater) = (MAX_ZIP, None);
     for (name, packed) in files {
-        packed.read(&archive, &again, &name, |content| {
+        packed.read(&archive, &again, &name, &mut inflater, |content| {
             let mut bounded = content.take(left + 1);
             each(&name, &mut bounded)?;
             left = bounded.limit().saturating_sub(1);
@@ -219,6 +220,40 @@ pub fn unpack(
         })?;
     }
     Ok(())
+}
+
+/// What inflates one file after another: its tables and buffers are larger than most files.
+type Inflater<'a> = DeflateDecoder<ZipReader<&'a FileReader>>;
+
+/// Holds what comes to its end against the length and the checksum that the zip's directory says. rawzip has the same, with a
+/// checksum in plain code, which costs as much as a third of the hashing.
+struct Verified<R> {
+    content: R,
+    expected: ZipVerification,
+    crc: crc32fast::Hasher,
+    length: u64,
+}
+
+impl<R: Read> Verified<R> {
+    fn new(content: R, expected: ZipVerification) -> Self {
+        Self { content, expected, crc: crc32fast::Hasher::new(), length: 0 }
+    }
+}
+
+impl<R: Read> Read for Verified<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let read = self.content.read(buf)?;
+        self.crc.update(&buf[..read]);
+        self.length += read as u64;
+        if read == 0 || self.length >= self.expected.uncompressed_size {
+            let own = ZipVerification { crc: self.crc.clone().finalize(), uncompressed_size: self.length };
+            self.expected.valid(own).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+        }
+        Ok(read)
+    }
 }
 
 /// Where a file of a zip lies, and how it is packed.
@@ -236,11 +271,12 @@ impl Packed {
     }
 
     /// Unpacks it; its length and checksum have to be as the zip says when it is read to its end.
-    fn read(
+    fn read<'a>(
         &self,
-        archive: &ZipArchive<FileReader>,
+        archive: &'a ZipArchive<FileReader>,
         file: &File,
         name: &str,
+        inflater: &mut Option<Inflater<'a>>,
         read: impl FnOnce(&mut dyn Read) -> io::Result<()>,
     ) -> Result<(), ZipError> {
         let entry = archive.get_entry(self.at)?;
@@ -253,9 +289,19 @@ impl Packed {
             }
         }
         let raw = entry.reader();
+        let expected = raw.claim_verifier();
         let done = match self.method {
-            CompressionMethod::STORE => read(&mut entry.verifying_reader(raw)),
-            CompressionMethod::DEFLATE => read(&mut entry.verifying_reader(flate2::read::DeflateDecoder::new(raw))),
+            CompressionMethod::STORE => read(&mut Verified::new(raw, expected)),
+            CompressionMethod::DEFLATE => {
+                let inflater = match inflater {
+                    Some(inflater) => {
+                        inflater.reset(raw);
+                        inflater
+                    }
+                    None => inflater.insert(DeflateDecoder::new(raw)),
+                };
+                read(&mut Verified::new(inflater, expected))
+            }
             other => return Err(ZipError::Damaged(format!("{name} is packed by method {other}"))),
         };
         // What the disk says has a number; what the zip is, has none.
