@@ -31,8 +31,8 @@
 //!               SumdbAsk); pure: note, record, tree, tile
 //! 3  process    other programs: their time, output and end
 //! 3  egress     an upstream's way out: client (requests, redirects, bodies, on threads of their own), connect (TCP, TLS, strict
-//!               ends), tunnel (CONNECT, SOCKS), resume (bodies that broke off), throttle (limits, pauses), retry, reach (not
-//!               inside), tls, error; pure: proxy (which way), credentials (who we are)
+//!               ends), interim (1xx, taken out), tunnel (CONNECT, SOCKS), resume (bodies that broke off), throttle (limits,
+//!               pauses), retry, reach (not inside), tls, error; pure: proxy (which way), credentials (who we are)
 //! 3  store      disk (atomic files), spool (a file that grows, with readers), memory (small hot answers), shelf (small
 //!               files by name), look (at files, without waiting where they are in memory), evict
 //! 2  route      RouteTable::plan(&ModulePath) -> Plan, pure; it says which rule matched
