@@ -147,7 +147,6 @@ impl Serving<'_> {
             tracing::error!("the new configuration names no upstreams and no routes any more; the old one stays");
             return;
         }
-        self.origin.set(config.origin);
         let site = match self.foundation.site(&config) {
             Ok(site) => site,
             Err(e) => {
@@ -175,6 +174,7 @@ impl Serving<'_> {
             tracing::warn!(key, "a change of this key takes effect at the next start");
         }
         self.shared.swap(site);
+        self.origin.set(config.origin);
         if let (Some(audit), Some(settings)) = (&self.audit, config.audit) {
             audit.settle(settings);
         }
