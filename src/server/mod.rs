@@ -25,7 +25,7 @@ pub mod tls;
 pub mod vanity;
 
 use std::future::{Future, Ready, ready};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -37,6 +37,7 @@ use actix_http::header::{HeaderMap, HeaderValue};
 use actix_http::{HttpMessage, HttpService, Method, Request, Response, StatusCode};
 use actix_rt::net::TcpStream;
 use actix_service::{Service, ServiceFactory, fn_factory, fn_service};
+use rustix::net::sockopt;
 
 use crate::base::Call;
 use crate::base::call::fresh_id;
@@ -56,6 +57,8 @@ use tls::ClientCertificate;
 const MAX_PATH: usize = 4096;
 /// The most bytes of header fields, names and values, that are read.
 const MAX_HEADERS: usize = 32 << 10;
+/// How many connections may wait to be taken up.
+const BACKLOG: i32 = 4096;
 /// The most connections a worker holds.
 const MAX_CONNECTIONS: usize = 25_000;
 /// How long a client may take to send the head of a request.
@@ -110,7 +113,6 @@ pub struct ListenError {
 pub fn listen(settings: &Listen, shared: &Arc<Shared>) -> Result<actix_server::Server, ListenError> {
     let mut server = actix_server::Server::build()
         .disable_signals()
-        .backlog(4096)
         .max_concurrent_connections(MAX_CONNECTIONS)
         .shutdown_timeout(settings.grace.as_secs().max(1));
     if let Some(workers) = settings.workers {
@@ -119,10 +121,26 @@ pub fn listen(settings: &Listen, shared: &Arc<Shared>) -> Result<actix_server::S
     for address in &settings.addresses {
         let (front, stopping) = (Front { role: settings.role, shared: Arc::clone(shared) }, server.graceful_shutdown_signal());
         let tls = settings.tls;
-        let bound = server.bind(format!("{address}"), address, move || connections(front.clone(), tls, stopping.clone()));
-        server = bound.map_err(|source| ListenError { address: *address, source })?;
+        let opened = open(*address).and_then(|listener| {
+            server.listen(format!("{address}"), listener, move || connections(front.clone(), tls, stopping.clone()))
+        });
+        server = opened.map_err(|source| ListenError { address: *address, source })?;
     }
     Ok(server.run())
+}
+
+/// Binds a socket. What it is set to here the connections that come over it have too.
+fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    rustix::net::listen(&listener, BACKLOG)?;
+    // Answers are written whole; waiting to fill a packet only adds time. A system that refuses this or the next serves all the same.
+    let _ = sockopt::set_tcp_nodelay(&listener, true);
+    // Within one machine nothing is lost and nobody is crowded out. A system whose congestion control paces what it sends (BBR)
+    // spends up to half of a zip's time on timers there. Reno does not pace, is in every Linux and open to every process.
+    if address.ip().to_canonical().is_loopback() {
+        let _ = sockopt::set_tcp_congestion(&listener, "reno");
+    }
+    Ok(listener)
 }
 
 /// Makes a worker's service: connections, with TLS or without, and HTTP upon them.
@@ -151,8 +169,6 @@ fn connections(
             Ok(fn_service(move |io: TcpStream| {
                 let (front, stopping, http1) = (front.clone(), stopping.clone(), Rc::clone(&http1));
                 async move {
-                    // Answers are written whole; waiting to fill a packet only adds time. A socket that refuses this works all the same.
-                    let _ = io.set_nodelay(true);
                     let peer = io.peer_addr().ok();
                     let connection =
                         if tls { front.shake_hands(io, peer, stopping).await } else { Some(Connection::plain(io, peer)) };
@@ -492,4 +508,26 @@ fn request_id(headers: &HeaderMap) -> (String, HeaderValue) {
     // Sixteen hexadecimal digits always make a header value.
     let value = HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("-"));
     (id, value)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn connections_are_what_their_listener_is() {
+        let system = TcpListener::bind("127.0.0.1:0").unwrap();
+        let system = sockopt::tcp_congestion(&system).unwrap();
+        for (address, congestion) in [("127.0.0.1:0", "reno"), ("0.0.0.0:0", system.as_str())] {
+            let listener = open(address.parse().unwrap()).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let _client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let (came, _) = listener.accept().unwrap();
+            assert!(came.nodelay().unwrap(), "{address}");
+            assert_eq!(sockopt::tcp_congestion(&came).unwrap(), congestion, "{address}");
+        }
+    }
 }
