@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{CliError, out, warn};
+use super::{CliError, err, out, warn};
 use crate::access::jwt::Issuer;
 use crate::assemble::Foundation;
 use crate::base::units::{show_elapsed, show_size};
@@ -18,6 +18,18 @@ use crate::route::{Fallback, GoesOn, ListMode, PartialRule, Route};
 use crate::server::limits::{Rate, TeamLimits};
 use crate::server::tls::TlsSettings;
 use crate::vcs;
+
+/// Whether a folder, or the nearest above it that is there, can be written to. Nothing is made or written.
+fn could_be_written(dir: &Path) -> Result<(), String> {
+    use rustix::fs::{Access, access};
+    let Some(nearest) = dir.ancestors().find(|above| above.symlink_metadata().is_ok()) else { return Ok(()) };
+    let problem = |what: &dyn std::fmt::Display| format!("{} {what}", nearest.display());
+    if !nearest.is_dir() {
+        return Err(problem(&"is not a folder"));
+    }
+    let may = access(nearest, Access::WRITE_OK | Access::EXEC_OK);
+    may.map_err(|e| problem(&format_args!("cannot be written to by this user: {}", std::io::Error::from(e))))
+}
 
 pub(super) fn run(file: Option<&Path>, probe: bool) -> Result<(), CliError> {
     let config = Config::load(file)?;
@@ -37,7 +49,14 @@ pub(super) fn run(file: Option<&Path>, probe: bool) -> Result<(), CliError> {
         if config.server.admin.is_empty() { "off".into() } else { addresses(&config.server.admin) }
     ));
     let bound = config.cache.max_size.map_or_else(|| "without bound".to_owned(), |n| format!("at most {}", show_size(n)));
-    out(format_args!("cache       {}, {bound}", config.cache.dir.display()));
+    let free = match config.cache.min_free {
+        0 => String::new(),
+        least => format!(", leaves {} of the disk free", show_size(least)),
+    };
+    out(format_args!("cache       {}, {bound}{free}", config.cache.dir.display()));
+    if let Err(problem) = could_be_written(&config.cache.dir) {
+        err(format_args!("modgate: warning: cache.dir: {problem}"));
+    }
     if config.origin == Origin::GoSettings {
         out("upstreams   from this machine's Go settings");
     }

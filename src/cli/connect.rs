@@ -1,6 +1,7 @@
 //! `modgate connect`: standard input and output, connected to a server through a proxy. The VCS fetcher gives it to ssh, and a
 //! user can.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,7 +24,11 @@ pub(super) fn run(host: &str, port: u16, proxy: Option<&str>, ca_file: Option<&P
     };
     let authorities = match ca_file {
         None => Vec::new(),
-        Some(file) => read_certificates(&std::fs::read(file)?).map_err(|e| CliError::Said(format!("{}: {e}", file.display())))?,
+        Some(file) => {
+            let said = |e: &dyn Display| CliError::Said(format!("{}: {e}", file.display()));
+            let text = std::fs::read(file).map_err(|e| said(&e))?;
+            read_certificates(&text).map_err(|e| said(&e))?
+        }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(async {

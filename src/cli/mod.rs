@@ -7,6 +7,7 @@ mod explain;
 mod gc;
 mod hash_password;
 mod serve;
+mod upkeep;
 mod verify;
 mod wanted;
 mod warm;

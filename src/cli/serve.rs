@@ -2,38 +2,31 @@
 
 use std::cell::Cell;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
+use super::upkeep::{self, Bounds};
 use super::watch::changed;
 use super::{CliError, err, start_logging, warn};
 use crate::assemble::{Foundation, MIRRORS};
-use crate::base::units::show_size;
 use crate::config::read::Watch;
 use crate::config::{Config, Origin};
 use crate::gateway::Gateway;
 use crate::server::audit::Audit;
 use crate::server::{self, Listen, Role, Shared};
-use crate::store::DiskStore;
-use crate::store::evict::{self, EvictRule};
-use crate::vcs::mirrors::remove_unused;
 
 /// How long a configuration and its files may take to be read again.
 const READING: Duration = Duration::from_secs(60);
-/// How often the size of the cache is looked at.
-const UPKEEP: Duration = Duration::from_secs(30);
-/// How often it is counted anew, whatever was added meanwhile: files may come and go by other hands.
-const RECOUNT: Duration = Duration::from_secs(6 * 3600);
 
 pub(super) fn run(file: Option<&Path>, watch: bool) -> Result<(), CliError> {
     let config = Config::load(file)?;
     warn(&config);
     let _guard = start_logging(&config.log);
-    raise_file_limit();
+    raise_file_limit(config.gateway.max_fetches);
     keep_pages_small();
     let foundation = Foundation::lay(&config)?;
     let shared = Shared::new(foundation.site(&config)?);
@@ -72,8 +65,9 @@ impl Serving<'_> {
         let handles: Vec<_> = servers.iter().map(actix_server::Server::handle).collect();
         let running: Vec<_> = servers.into_iter().map(|server| actix_rt::spawn(server)).collect();
         greet(&config);
-        foundation.runtime().spawn(upkeep(Arc::clone(foundation.store()), Arc::clone(shared), config.cache.max_size));
-        foundation.runtime().spawn(remove_mirrors(foundation.store().root().join(MIRRORS), config.cache.mirror_ttl));
+        let bounds = Bounds { max_size: config.cache.max_size, min_free: config.cache.min_free };
+        foundation.runtime().spawn(upkeep::of_cache(Arc::clone(foundation.store()), Arc::clone(shared), bounds));
+        foundation.runtime().spawn(upkeep::of_mirrors(foundation.store().root().join(MIRRORS), config.cache.mirror_ttl));
 
         let mut reload = signal(SignalKind::hangup())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -167,6 +161,7 @@ impl Serving<'_> {
             ("cache.dir", config.cache.dir != started.cache.dir),
             ("cache.mirror_ttl", config.cache.mirror_ttl != started.cache.mirror_ttl),
             ("cache.max_size", config.cache.max_size != started.cache.max_size),
+            ("cache.min_free", config.cache.min_free != started.cache.min_free),
             ("log", config.log != started.log),
             ("audit", config.audit.is_some() != started.audit.is_some()),
         ];
@@ -183,12 +178,19 @@ impl Serving<'_> {
 }
 
 /// Lets the process have as many open files as the system allows it: connections and files being sent need one each.
-fn raise_file_limit() {
+fn raise_file_limit(max_fetches: usize) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     if limit.current < limit.maximum || limit.maximum.is_none() {
         // The limit that there is serves too; it only holds fewer.
         let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+    // A fetch has its upstream, its asker and its file; the rest is for those who are served from the cache.
+    let wanted = max_fetches as u64 * 3 + 256;
+    if let Some(files) = getrlimit(Resource::Nofile).current
+        && files < wanted
+    {
+        tracing::warn!(files, wanted, "the system's limit of open files (ulimit -n) is too low for server.max_fetches");
     }
 }
 
@@ -245,56 +247,4 @@ pub(super) async fn settle(gateways: &[Arc<Gateway>], limit: Duration) -> bool {
         tracing::warn!(fetches = under_way(), "fetches are given up");
     }
     in_time
-}
-
-/// Removes mirrors that nothing is fetched into, now and then.
-async fn remove_mirrors(root: PathBuf, age: Duration) {
-    loop {
-        let root = root.clone();
-        match tokio::task::spawn_blocking(move || remove_unused(&root, age)).await {
-            Ok(Ok(0)) => {}
-            Ok(Ok(removed)) => tracing::info!(removed, "mirrors of repositories went into which nothing was fetched for long"),
-            Ok(Err(e)) => tracing::error!(error = %e, "unused mirrors cannot be removed"),
-            Err(e) => tracing::error!(error = %e, "the upkeep of the mirrors broke down"),
-        }
-        tokio::time::sleep(RECOUNT).await;
-    }
-}
-
-/// Keeps the disk cache below its bound.
-async fn upkeep(store: Arc<DiskStore>, shared: Arc<Shared>, max_size: Option<u64>) {
-    let max_size = max_size.unwrap_or(u64::MAX);
-    let mut counted: Option<Instant> = None;
-    loop {
-        if max_size < u64::MAX && (counted.is_none_or(|at| at.elapsed() > RECOUNT) || store.used() > max_size) {
-            // Down to nine tenths, so that not every new file brings on another round; by the configuration of this moment.
-            let rule = EvictRule { max_size: max_size / 10 * 9, expendable: shared.site().gateway().expendable().clone() };
-            let (root, over) = (store.root().to_owned(), max_size);
-            let done = tokio::task::spawn_blocking(move || {
-                let used = evict::count(&root, &rule.expendable.beside)?;
-                if used > over { evict::evict(&root, &rule).map(|done| (done.after, Some(done))) } else { Ok((used, None)) }
-            });
-            match done.await {
-                Ok(Ok((used, evicted))) => {
-                    store.counted(used);
-                    if let Some(done) = evicted {
-                        shared.site().close_files();
-                        let (before, after) = (show_size(done.before), show_size(done.after));
-                        tracing::info!(before, after, files = done.removed, "the cache was over its bound");
-                        if done.after > max_size {
-                            tracing::warn!(
-                                kept = show_size(done.kept),
-                                "the cache stays over its bound: the rest is private or in use"
-                            );
-                        }
-                    }
-                }
-                Ok(Err(e)) => tracing::error!(error = %e, "the cache cannot be brought below its bound"),
-                Err(e) => tracing::error!(error = %e, "the upkeep of the cache broke down"),
-            }
-            counted = Some(Instant::now());
-        }
-        tokio::time::sleep(UPKEEP).await;
-        shared.site().tidy();
-    }
 }

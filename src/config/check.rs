@@ -159,6 +159,7 @@ fn cache(reading: &Reading, mut table: Table<'_>, warnings: &mut Vec<Finding>) -
         dir => Some(beside(reading.file.as_deref(), dir)),
     });
     let max_size = table.parsed("max_size", |text| if text.is_empty() { Ok(None) } else { units::parse_size(text).map(Some) });
+    let min_free = table.parsed("min_free", units::parse_size);
     let list_ttl = table.duration("list_ttl");
     let not_found_ttl = table.duration("not_found_ttl");
     let mirror_ttl = table.duration("mirror_ttl");
@@ -168,10 +169,11 @@ fn cache(reading: &Reading, mut table: Table<'_>, warnings: &mut Vec<Finding>) -
         warnings.push(Finding {
             place: reading.file.clone().map_or(Place::Default, |f| Place::File(f, None)),
             key: "cache.max_size".into(),
-            problem: "not set: the cache on disk grows without bound".into(),
+            problem: "not set: the cache on disk grows until min_free is all that is left".into(),
         });
     }
-    Some((Cache { dir: dir?, max_size: max_size?, mirror_ttl: mirror_ttl?, memory: memory? }, list_ttl?, not_found_ttl?))
+    let cache = Cache { dir: dir?, max_size: max_size?, min_free: min_free?, mirror_ttl: mirror_ttl?, memory: memory? };
+    Some((cache, list_ttl?, not_found_ttl?))
 }
 
 fn log(mut table: Table<'_>) -> Option<Log> {

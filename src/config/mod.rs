@@ -115,6 +115,8 @@ pub struct Cache {
     pub dir: PathBuf,
     /// The most bytes on disk.
     pub max_size: Option<u64>,
+    /// The bytes that its disk is to have left.
+    pub min_free: u64,
     /// How long a repository's mirror is kept into which nothing is fetched.
     pub mirror_ttl: Duration,
     /// The most bytes of small answers in memory.

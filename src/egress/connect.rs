@@ -375,8 +375,19 @@ async fn dial(host: &str, port: u16, doing: &Doing, reach: Option<&Reach>) -> Re
             None => {}
         }
     }
-    let refused = |e: io::Error| EgressError::Connect { host: host_port(host, port), why: e.to_string() };
-    Err(last.map_or_else(|| no_address(host), refused))
+    Err(match last {
+        None => no_address(host),
+        Some(e) if is_exhaustion(&e) => EgressError::Exhausted(e.to_string()),
+        Some(e) => EgressError::Connect { host: host_port(host, port), why: e.to_string() },
+    })
+}
+
+/// Whether this machine is at its end, rather than the other one.
+fn is_exhaustion(e: &io::Error) -> bool {
+    use rustix::io::Errno;
+    // Where all local ports of a way are taken, that is the last of them.
+    let ends = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    Errno::from_io_error(e).is_some_and(|e| ends.contains(&e))
 }
 
 pub(super) async fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, EgressError> {

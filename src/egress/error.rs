@@ -46,6 +46,9 @@ pub enum EgressError {
         /// What the system said.
         why: String,
     },
+    /// No connection, for a reason that lies with this machine and not with the server: no file descriptor, port or memory is left.
+    #[error("this machine cannot make another connection: {0}")]
+    Exhausted(String),
     /// The TLS handshake failed.
     #[error("TLS with {host} failed: {why}")]
     Tls {
@@ -143,7 +146,7 @@ impl EgressError {
     /// would double what it bounds.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Resolve { .. } | Self::Connect { .. } | Self::Broken(_) | Self::CutOff { .. } => true,
+            Self::Resolve { .. } | Self::Connect { .. } | Self::Exhausted(_) | Self::Broken(_) | Self::CutOff { .. } => true,
             Self::Proxy { may_pass, .. } => *may_pass,
             Self::NoProxy { why, .. } => why.may_pass(),
             Self::Tls { .. } | Self::Timeout(_) | Self::Unusable(_) | Self::NotResumed { .. } | Self::TooLarge { .. } => false,

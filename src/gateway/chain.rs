@@ -121,10 +121,13 @@ impl Fetch {
 }
 
 /// Why a part that came is not handed on.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum Unfit {
     /// It is no good, and nobody has been told of it: the chain goes on.
+    #[error("{0}")]
     Upstream(UpstreamError),
     /// No upstream's would be.
+    #[error("{0}")]
     Refused(GatewayError),
 }
 
@@ -225,7 +228,7 @@ impl Gateway {
                         Ok(()) => return,
                         Err(Unfit::Upstream(e)) => Verdict::Failed(e),
                         Err(Unfit::Refused(e)) => {
-                            attempts.push(self.attempt(step.upstream, Verdict::Unproven, started));
+                            attempts.push(self.attempt(step.upstream, Verdict::Withheld, started));
                             return fetch.fail(&attempts, Some(e));
                         }
                     }

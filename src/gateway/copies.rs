@@ -329,7 +329,7 @@ impl Gateway {
 
 fn worse(so_far: CacheStatus, verdict: &Verdict) -> CacheStatus {
     match (so_far, verdict) {
-        (CacheStatus::Miss, _) | (_, Verdict::Fetched | Verdict::Failed(_) | Verdict::Unproven | Verdict::NotCached) => {
+        (CacheStatus::Miss, _) | (_, Verdict::Fetched | Verdict::Failed(_) | Verdict::Withheld | Verdict::NotCached) => {
             CacheStatus::Miss
         }
         (CacheStatus::Stale, _) | (_, Verdict::Stale(..)) => CacheStatus::Stale,

@@ -51,6 +51,9 @@ pub enum GatewayError {
     /// Too many fetches are under way.
     #[error("too many fetches under way; what is cached is still served")]
     Overloaded,
+    /// It came, but there is nowhere to put it: no room on the disk, or no file descriptor. What the system said.
+    #[error("modgate cannot store it on its way: {0}")]
+    NoRoom(Arc<str>),
     /// Something of modgate's own broke; the log says what.
     #[error("internal error; the log of modgate has more")]
     Internal,

@@ -53,8 +53,8 @@ pub enum Verdict {
     Failed(UpstreamError),
     /// It said a moment ago that it does not have it, and was not asked again.
     Remembered(UpstreamError),
-    /// It gave it, but what it gave could not be proven.
-    Unproven,
+    /// It gave it, but nobody gets it; the refusal of the whole says why.
+    Withheld,
     /// It was being asked when the chain ended before it.
     GivenUp,
     /// There is no copy, and the request asks the cache alone.
@@ -66,7 +66,7 @@ impl Verdict {
     pub fn failure(&self) -> Option<&UpstreamError> {
         match self {
             Self::Failed(e) | Self::Remembered(e) => Some(e),
-            Self::Fetched | Self::Fresh(_) | Self::Stale(..) | Self::Unproven | Self::GivenUp | Self::NotCached => None,
+            Self::Fetched | Self::Fresh(_) | Self::Stale(..) | Self::Withheld | Self::GivenUp | Self::NotCached => None,
         }
     }
 }
@@ -81,7 +81,7 @@ impl fmt::Display for Verdict {
             Self::Stale(a, Some(e)) => write!(f, "copy, {} old, because: {e}", age(a)),
             Self::Failed(e) => write!(f, "{e}"),
             Self::Remembered(e) => write!(f, "{e}, remembered"),
-            Self::Unproven => f.write_str("it could not be proven"),
+            Self::Withheld => f.write_str("given, but not handed on"),
             Self::GivenUp => f.write_str("given up, the chain ended before it"),
             Self::NotCached => f.write_str("not cached"),
         }

@@ -12,7 +12,7 @@ use super::answer::{Answer, Content, Kind, Lifetime};
 use super::chain::{Fetch, Found, Part, Unfit};
 use super::trail::{Attempt, Verdict};
 use super::verify::{Checked, Expected, Ledger, Note, Standing};
-use super::{Gateway, kind_of};
+use super::{Gateway, GatewayError, kind_of};
 use crate::egress::{Body, EgressError};
 use crate::module::zip::{self, MAX_ZIP, ZipError};
 use crate::module::{Ask, ModuleVersion, Sum};
@@ -31,7 +31,7 @@ const BATCH: usize = 256 << 10;
 
 /// Writes the body into the spool as it arrives. This runs on the gateway's runtime, where a write into the page cache may
 /// block for a moment without keeping a worker from its clients. After each write `came` is told.
-async fn receive(body: &mut Body, spool: &mut Spool, mut came: impl FnMut(&Spool)) -> Result<(), UpstreamError> {
+async fn receive(body: &mut Body, spool: &mut Spool, mut came: impl FnMut(&Spool)) -> Result<(), Unfit> {
     let mut batch: Vec<Bytes> = Vec::new();
     while let Some(piece) = body.next().await? {
         let mut bytes = piece.len();
@@ -51,9 +51,9 @@ async fn receive(body: &mut Body, spool: &mut Spool, mut came: impl FnMut(&Spool
             }
         }
         if spool.written() + bytes as u64 > MAX_ZIP {
-            return Err(EgressError::TooLarge { limit: MAX_ZIP }.into());
+            return Err(UpstreamError::from(EgressError::TooLarge { limit: MAX_ZIP }).into());
         }
-        spool.append(&batch).map_err(|e| StoreError::new("write a zip to", "the cache".as_ref(), e))?;
+        spool.append(&batch).map_err(|e| no_room(&StoreError::new("write a zip to", "the cache".as_ref(), e)))?;
         came(spool);
         batch.clear();
         match after {
@@ -63,6 +63,12 @@ async fn receive(body: &mut Body, spool: &mut Spool, mut came: impl FnMut(&Spool
         }
     }
     Ok(())
+}
+
+/// There is nowhere to put what an upstream sends. That is none of its doing, and none of another's would fare better.
+fn no_room(e: &StoreError) -> Unfit {
+    tracing::error!(error = %e, "there is no room for what an upstream sends");
+    Unfit::Refused(GatewayError::NoRoom(e.source.to_string().into()))
 }
 
 /// Looks at the shape of a whole zip, and where another upstream's go.mod is known, whether this zip holds the same. Its sum is worth
@@ -86,7 +92,7 @@ pub(super) async fn check(
     });
     match looked.await {
         Ok(Ok(looked)) => looked,
-        Ok(Err(ZipError::Io(e))) => Err(StoreError::new("read the zip in", "the cache".as_ref(), e).into()),
+        Ok(Err(ZipError::Io(e))) => Err(UpstreamError::disk(StoreError::new("read the zip in", "the cache".as_ref(), e))),
         Ok(Err(e)) => Err(UpstreamError::corrupt(e)),
         Err(e) => Err(UpstreamError::corrupt(format!("looking at it broke down: {e}"))),
     }
@@ -124,7 +130,7 @@ impl Gateway {
                 land(self.whole_file(member, &fetch.ask, stored, &expected, other).await?);
                 Ok(())
             }
-            Part::Zip(Incoming::Body { length, body }) => Ok(self.bring_zip(member, length, body, fetch, &expected, land).await?),
+            Part::Zip(Incoming::Body { length, body }) => self.bring_zip(member, length, body, fetch, &expected, land).await,
         }
     }
 
@@ -148,9 +154,9 @@ impl Gateway {
     ) -> Result<Found, UpstreamError> {
         let Ask::Zip(version) = ask else { return Err(UpstreamError::corrupt("not a zip")) };
         let name = &self.members[member].name;
-        let unreadable = |e| StoreError::new("read the zip of", version.module.as_str().as_ref(), e);
+        let unreadable = |e| UpstreamError::disk(StoreError::new("read the zip of", version.module.as_str().as_ref(), e));
         let (ledger, of, part) = (self.ledger.clone(), Arc::clone(name), ask.clone());
-        let noted = self.store.look(move |look| ledger.read(&of, &part, look)).await?;
+        let noted = self.store.look(move |look| ledger.read(&of, &part, look)).await.map_err(UpstreamError::disk)?;
         // The sum of this very file may be known from before.
         let known = noted.filter(|note| note.file == Some(stored.mark())).map(|note| note.checked.sum);
         let wanted = known.is_none() && expected.wants_sum();
@@ -163,7 +169,8 @@ impl Gateway {
         if let (Some(checked), None) = (&checked, known) {
             let (ledger, of, part) = (self.ledger.clone(), Arc::clone(name), ask.clone());
             let note = Note { checked: checked.clone(), file: Some(stored.mark()) };
-            tokio::task::spawn_blocking(move || ledger.write(&of, &part, &note)).await.map_err(UpstreamError::corrupt)??;
+            let noted = tokio::task::spawn_blocking(move || ledger.write(&of, &part, &note)).await;
+            noted.map_err(UpstreamError::corrupt)?.map_err(UpstreamError::disk)?;
         }
         let content = Content::File { file: Arc::new(stored.file), length: stored.length };
         let answer = Answer { modified: Some(stored.modified), watched: checked.is_some(), ..Answer::new(content, Kind::Zip) };
@@ -180,11 +187,11 @@ impl Gateway {
         fetch: &Fetch,
         expected: &Expected,
         land: impl Fn(Found),
-    ) -> Result<(), UpstreamError> {
-        let Ask::Zip(version) = &fetch.ask else { return Err(UpstreamError::corrupt("not a zip")) };
+    ) -> Result<(), Unfit> {
+        let Ask::Zip(version) = &fetch.ask else { return Err(UpstreamError::corrupt("not a zip").into()) };
         let name = &self.members[member].name;
-        let mut spool = self.store.spool()?;
-        spool.announce(length)?;
+        let mut spool = self.store.spool().map_err(|e| no_room(&e))?;
+        spool.announce(length).map_err(|e| no_room(&e))?;
         let arriving = |spool: &Spool, length, checked| {
             let answer = Answer::new(Content::Growing { reader: spool.reader(), length }, Kind::Zip);
             Found { member, answer, checked }
@@ -202,18 +209,21 @@ impl Gateway {
                     let other = fetch.other_go_mod(member).filter(|_| !expected.is_proven());
                     let _place = if expected.wants_sum() { self.hashing.acquire().await.ok() } else { None };
                     let sum = check(file, version.clone(), other.cloned(), expected.wants_sum()).await;
-                    sum.and_then(|sum| sum.map_or(Ok(None), |sum| expected.judge(sum, name, &fetch.ask)))
+                    Ok(sum.and_then(|sum| sum.map_or(Ok(None), |sum| expected.judge(sum, name, &fetch.ask)))?)
                 }
-                Err(e) => Err(StoreError::new("read the temporary file of", fetch.ask.path().as_ref(), e).into()),
+                Err(e) => Err(no_room(&StoreError::new("read the temporary file of", fetch.ask.path().as_ref(), e))),
             },
             Err(e) => Err(e),
         };
         let checked = match received {
             Ok(checked) => checked,
             Err(e) => {
-                if begun && e.failure.class() == FailureClass::Corrupt {
+                if let Unfit::Upstream(e) = &e
+                    && begun
+                    && e.failure.class() == FailureClass::Corrupt
+                {
                     // Whoever asks again is not sent the same once more.
-                    self.remember_for(member, &fetch.ask, &e, CORRUPT_PAUSE);
+                    self.remember_for(member, &fetch.ask, e, CORRUPT_PAUSE);
                 }
                 spool.fail(&format!("{name}: {e}"));
                 if !begun {

@@ -82,7 +82,7 @@ pub(super) fn status(error: &GatewayError) -> StatusCode {
         GatewayError::Chain(ChainVerdict::Absent, _) => StatusCode::NOT_FOUND,
         GatewayError::Chain(ChainVerdict::TimedOut, _) => StatusCode::GATEWAY_TIMEOUT,
         GatewayError::Chain(ChainVerdict::Failed, _) | GatewayError::Partial(_) => StatusCode::BAD_GATEWAY,
-        GatewayError::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+        GatewayError::Overloaded | GatewayError::NoRoom(_) => StatusCode::SERVICE_UNAVAILABLE,
         GatewayError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

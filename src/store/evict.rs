@@ -101,6 +101,13 @@ pub fn count(root: &Path, beside: &[String]) -> Result<u64, StoreError> {
     Ok(bytes)
 }
 
+/// The bytes that its disk has left for a folder, where the system says so.
+pub fn free(root: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(root).ok()?;
+    // A file system that counts no blocks has no such bound.
+    (disk.f_blocks > 0).then(|| disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// All files below a folder.
 ///
 /// # Errors

@@ -49,7 +49,11 @@ impl Directory {
             let done = tokio::task::spawn_blocking(move || {
                 let done = match work(folder) {
                     Ok(None) => is_there(&root, &filled).map(|()| None),
-                    done => done,
+                    Ok(found) => {
+                        filled.store(true, Ordering::Relaxed);
+                        Ok(found)
+                    }
+                    failed => failed,
                 };
                 drop(look);
                 done
@@ -59,7 +63,7 @@ impl Directory {
         match tokio::time::timeout(self.limit, look).await {
             Ok(Some(Ok(Some(found)))) => Ok(found),
             Ok(Some(Ok(None))) => Err(Failure::Absent(None).into()),
-            Ok(Some(Err(e))) => Err(e.into()),
+            Ok(Some(Err(e))) => Err(UpstreamError::disk(e)),
             // The work neither panics nor is cancelled while the runtime lives.
             Ok(None) | Err(_) => Err(Failure::Outage(Outage::DiskHangs(self.limit)).into()),
         }

@@ -87,6 +87,11 @@ impl UpstreamError {
     pub(crate) fn corrupt(why: impl fmt::Display) -> Self {
         Failure::Corrupt(why.to_string()).into()
     }
+
+    /// Of an upstream whose files lie on a disk, which fails.
+    pub(crate) fn disk(e: StoreError) -> Self {
+        Failure::Outage(Outage::Disk(Arc::new(e))).into()
+    }
 }
 
 impl From<Failure> for UpstreamError {
@@ -114,12 +119,6 @@ impl From<VcsError> for UpstreamError {
             VcsError::NoTurn(e) => e.into(),
             e => Failure::Vcs(Arc::new(e)).into(),
         }
-    }
-}
-
-impl From<StoreError> for UpstreamError {
-    fn from(e: StoreError) -> Self {
-        Failure::Outage(Outage::Disk(Arc::new(e))).into()
     }
 }
 

@@ -268,7 +268,7 @@ fn sign(failure: Option<&Failure>) -> Sign {
         Some(Failure::Outage(Outage::Status(502..=504) | Outage::DiskHangs(_))) => Sign::Fails,
         Some(Failure::Outage(Outage::Network(e))) => match e {
             EgressError::Redirect(_) | EgressError::Unusable(_) => Sign::Works,
-            EgressError::Stopped => Sign::Nothing,
+            EgressError::Stopped | EgressError::Exhausted(_) => Sign::Nothing,
             _ => Sign::Fails,
         },
         Some(
@@ -516,8 +516,10 @@ mod tests {
         let no_turn = Failure::Busy(Busy::NoTurn { why: String::new(), retry_after: None });
         let network = |e| Failure::Outage(Outage::Network(e));
         let refused = network(EgressError::Connect { host: String::new(), why: String::new() });
+        // Nor is it the upstream's fault that this machine is at its end.
+        let exhausted = network(EgressError::Exhausted(String::new()));
         // A request that had no turn ends no row of failures.
-        for failure in [&refused, &no_turn, &refused] {
+        for failure in [&exhausted, &refused, &no_turn, &exhausted, &refused] {
             guarded.breaker.note(Some(failure), false);
         }
         assert!(guarded.state().is_some_and(|s| s.contains("open")));

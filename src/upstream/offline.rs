@@ -32,7 +32,7 @@ impl Upstream for Offline {
         Box::pin(async move {
             let read = tokio::task::spawn_blocking(move || folder.read(&ask, MAX_LIST, Look::Full)).await;
             let read = read.map_err(|e| UpstreamError::corrupt(format!("looking it up broke down: {e}")))?;
-            let (bytes, _) = read?.ok_or(Failure::Absent(None))?;
+            let (bytes, _) = read.map_err(UpstreamError::disk)?.ok_or(Failure::Absent(None))?;
             read_list(module, &bytes).map_err(UpstreamError::corrupt)
         })
     }

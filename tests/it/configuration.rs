@@ -122,6 +122,15 @@ fn what_cannot_be_read_is_named() {
     assert!(!good && said.contains("no [[routes]] lead to them"), "{said}");
 }
 
+#[test]
+fn a_cache_that_cannot_be_written_is_seen_before_the_start() {
+    let (good, said) = check(&format!("[cache]\ndir = \"m.toml/cache\"\nmin_free = \"2GiB\"\n{GOOD}"), &[]);
+    assert!(good && said.contains("warning: cache.dir: ") && said.contains("m.toml is not a folder"), "{said}");
+    assert!(said.contains(", without bound, leaves 2.0 GiB of the disk free"), "{said}");
+    let (good, said) = check(&format!("[cache]\ndir = \"new/cache\"\nmin_free = \"0\"\n{GOOD}"), &[]);
+    assert!(good && !said.contains("warning: cache.dir") && !said.contains("of the disk free"), "{said}");
+}
+
 fn said_has(output: &Output, wanted: &str) -> bool {
     said(output).contains(wanted)
 }

@@ -19,6 +19,7 @@ mod lists;
 mod parsers;
 mod policy;
 mod reach;
+mod room;
 mod secure;
 mod stock;
 mod stock_bundle;

@@ -509,7 +509,8 @@ fn a_directory_that_has_gone_is_an_outage() {
     let up = Upstream::serving(&[Module::new("example.com/m", "v1.1.0")]);
     let tree = format!("[upstreams.tree]\ntype = \"directory\"\npath = {path:?}\nbreaker = {{ failures = 0 }}\n");
     let text = "[cache]\nlist_ttl = \"0s\"\nnot_found_ttl = \"0s\"\n\n".to_owned() + &tree + &upstream("u", &up.url(), "");
-    let gate = Gate::start(&(text + &route("*", &["tree", "u"], "")));
+    let text = text + &route("*", &["tree", "u"], "");
+    let gate = Gate::start(&text);
     // What is not there is asked of the next; what is, is there.
     assert_eq!(gate.get("/example.com/m/@v/list").text(), "v1.0.0\nv1.1.0\n");
     assert_eq!(gate.get(&module.url("info")).status, 404);
@@ -530,6 +531,12 @@ fn a_directory_that_has_gone_is_an_outage() {
     fs::remove_dir(&path).unwrap();
     fs::rename(&away, &path).unwrap();
     assert_eq!(gate.get(&module.url("mod")).status, 404);
+    // One that gave something was not empty either.
+    let fresh = Gate::start(&text);
+    assert_eq!(fresh.get("/example.com/m/@v/list").text(), "v1.0.0\nv1.1.0\n");
+    fs::rename(&path, &away).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert_eq!(fresh.get(&module.url("mod")).status, 502);
 }
 
 #[test]

@@ -1,0 +1,129 @@
+//! What keeps the cache's folder in order while modgate serves.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::base::units::show_size;
+use crate::server::Shared;
+use crate::store::evict::{self, EvictRule, Evicted};
+use crate::store::{DiskStore, StoreError};
+use crate::vcs::mirrors::remove_unused;
+
+/// How often the size of the cache, and what the disk has left, is looked at.
+const EVERY: Duration = Duration::from_secs(30);
+/// How often it is counted anew, whatever was added meanwhile: files may come and go by other hands.
+const RECOUNT: Duration = Duration::from_secs(6 * 3600);
+
+/// What the cache on disk keeps to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// The most bytes that it takes; `None` is no bound.
+    pub(super) max_size: Option<u64>,
+    /// The bytes that it leaves to others on its disk.
+    pub(super) min_free: u64,
+}
+
+/// What a look at the cache found.
+#[derive(Debug)]
+struct Looked {
+    /// Bytes in the cache after it.
+    used: u64,
+    /// Bytes that the disk lacked.
+    lacked: u64,
+    /// What was done, where something had to be.
+    evicted: Option<Evicted>,
+}
+
+impl Bounds {
+    /// Whether it can be that something has to go, and how many bytes the disk lacks. Blocks.
+    fn lacking(self, store: &DiskStore) -> u64 {
+        if self.min_free == 0 { 0 } else { evict::free(store.root()).map_or(0, |free| self.min_free.saturating_sub(free)) }
+    }
+
+    /// Counts, and removes what has to go by the configuration of this moment. Blocks.
+    fn look(self, store: &DiskStore, shared: &Shared) -> Result<Looked, StoreError> {
+        let expendable = shared.site().gateway().expendable().clone();
+        let used = evict::count(store.root(), &expendable.beside)?;
+        let lacked = self.lacking(store);
+        // A tenth more than has to, so that not every new file brings on another round.
+        let by_size = self.max_size.filter(|most| used > *most).map(|most| most / 10 * 9);
+        let by_disk = (lacked > 0).then(|| used.saturating_sub(lacked + self.min_free / 10));
+        let Some(max_size) = by_size.into_iter().chain(by_disk).min() else {
+            return Ok(Looked { used, lacked, evicted: None });
+        };
+        // With none at all even what is in use would go.
+        let done = evict::evict(store.root(), &EvictRule { max_size: max_size.max(1), expendable })?;
+        Ok(Looked { used: done.after, lacked, evicted: Some(done) })
+    }
+
+    /// Says what was done.
+    fn tell(self, looked: &Looked) {
+        let Some(done) = looked.evicted else { return };
+        let (before, after, freed) = (show_size(done.before), show_size(done.after), done.before - done.after);
+        let over = self.max_size.is_some_and(|most| done.after > most);
+        if done.removed > 0 {
+            let why = if looked.lacked > 0 { "the disk had less than cache.min_free left" } else { "the cache was over its bound" };
+            tracing::info!(before, after, files = done.removed, "{why}");
+        }
+        if over || freed < looked.lacked {
+            let lacking = show_size(looked.lacked.saturating_sub(freed));
+            tracing::warn!(
+                kept = show_size(done.kept),
+                lacking,
+                "the cache stays over its bound: the rest is private or in use, or not of the cache"
+            );
+        }
+    }
+}
+
+/// Keeps the disk cache below its bounds.
+pub(super) async fn of_cache(store: Arc<DiskStore>, shared: Arc<Shared>, bounds: Bounds) {
+    let mut counted: Option<Instant> = None;
+    // What was in the cache when the disk lacked something and nothing could go. Until more comes, looking again is in vain.
+    let mut in_vain = None;
+    loop {
+        let lacks = {
+            let store = Arc::clone(&store);
+            tokio::task::spawn_blocking(move || bounds.lacking(&store) > 0).await.unwrap_or(false)
+        };
+        let due = bounds.max_size.is_some() && counted.is_none_or(|at| at.elapsed() > RECOUNT);
+        let over = bounds.max_size.is_some_and(|most| store.used() > most);
+        if due || over || (lacks && in_vain != Some(store.used())) {
+            let looking = {
+                let (store, shared) = (Arc::clone(&store), Arc::clone(&shared));
+                tokio::task::spawn_blocking(move || bounds.look(&store, &shared))
+            };
+            match looking.await {
+                Ok(Ok(looked)) => {
+                    store.counted(looked.used);
+                    let freed = looked.evicted.is_some_and(|done| done.removed > 0);
+                    in_vain = (looked.lacked > 0 && !freed).then_some(looked.used);
+                    if freed {
+                        shared.site().close_files();
+                    }
+                    bounds.tell(&looked);
+                }
+                Ok(Err(e)) => tracing::error!(error = %e, "the cache cannot be brought below its bound"),
+                Err(e) => tracing::error!(error = %e, "the upkeep of the cache broke down"),
+            }
+            counted = Some(Instant::now());
+        }
+        tokio::time::sleep(EVERY).await;
+        shared.site().tidy();
+    }
+}
+
+/// Removes mirrors that nothing is fetched into, now and then.
+pub(super) async fn of_mirrors(root: PathBuf, age: Duration) {
+    loop {
+        let root = root.clone();
+        match tokio::task::spawn_blocking(move || remove_unused(&root, age)).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(removed)) => tracing::info!(removed, "mirrors of repositories went into which nothing was fetched for long"),
+            Ok(Err(e)) => tracing::error!(error = %e, "unused mirrors cannot be removed"),
+            Err(e) => tracing::error!(error = %e, "the upkeep of the mirrors broke down"),
+        }
+        tokio::time::sleep(RECOUNT).await;
+    }
+}
