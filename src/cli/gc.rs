@@ -1,12 +1,13 @@
 //! `modgate gc`: the disk cache brought below its bound.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::{CliError, out};
 use crate::assemble::MIRRORS;
 use crate::base::units::show_size;
 use crate::config::Config;
-use crate::store::evict::{EvictRule, Expendable, evict};
+use crate::store::evict::{EvictRule, Expendable, IN_USE, evict};
 use crate::vcs::mirrors::remove_unused;
 
 pub(super) fn run(config: Option<&Path>, max_size: Option<u64>, private_too: bool) -> Result<(), CliError> {
@@ -19,7 +20,9 @@ pub(super) fn run(config: Option<&Path>, max_size: Option<u64>, private_too: boo
         return Err(CliError::Said("there is no bound: set cache.max_size, or give --max-size".into()));
     };
     let Expendable { upstreams, beside } = config.gateway.expendable;
-    let rule = EvictRule { max_size, expendable: Expendable { upstreams: upstreams.filter(|_| !private_too), beside } };
+    let expendable = Expendable { upstreams: upstreams.filter(|_| !private_too), beside };
+    // Whoever wants it empty means all of it.
+    let rule = EvictRule { max_size, expendable, in_use: if max_size == 0 { Duration::ZERO } else { IN_USE } };
     let dir = &config.cache.dir;
     if !dir.is_dir() {
         out(format_args!("{}: nothing there yet", dir.display()));

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use crate::base::units::show_size;
 use crate::server::Shared;
-use crate::store::evict::{self, EvictRule, Evicted};
+use crate::store::evict::{self, EvictRule, Evicted, IN_USE};
 use crate::store::{DiskStore, StoreError};
 use crate::vcs::mirrors::remove_unused;
 
 /// How often the size of the cache, and what the disk has left, is looked at.
 const EVERY: Duration = Duration::from_secs(30);
+/// Where it lacks something and nothing can go, that is looked at again after so long, or when more has come.
+const IN_VAIN: Duration = Duration::from_secs(300);
 /// How often it is counted anew, whatever was added meanwhile: files may come and go by other hands.
 const RECOUNT: Duration = Duration::from_secs(6 * 3600);
 
@@ -36,7 +38,7 @@ struct Looked {
 }
 
 impl Bounds {
-    /// Whether it can be that something has to go, and how many bytes the disk lacks. Blocks.
+    /// How many bytes the disk lacks. Blocks.
     fn lacking(self, store: &DiskStore) -> u64 {
         if self.min_free == 0 { 0 } else { evict::free(store.root()).map_or(0, |free| self.min_free.saturating_sub(free)) }
     }
@@ -52,8 +54,9 @@ impl Bounds {
         let Some(max_size) = by_size.into_iter().chain(by_disk).min() else {
             return Ok(Looked { used, lacked, evicted: None });
         };
-        // With none at all even what is in use would go.
-        let done = evict::evict(store.root(), &EvictRule { max_size: max_size.max(1), expendable })?;
+        // What goes while it is in use is fetched again; without room nothing would be.
+        let in_use = if lacked > 0 { Duration::ZERO } else { IN_USE };
+        let done = evict::evict(store.root(), &EvictRule { max_size, expendable, in_use })?;
         Ok(Looked { used: done.after, lacked, evicted: Some(done) })
     }
 
@@ -80,16 +83,20 @@ impl Bounds {
 /// Keeps the disk cache below its bounds.
 pub(super) async fn of_cache(store: Arc<DiskStore>, shared: Arc<Shared>, bounds: Bounds) {
     let mut counted: Option<Instant> = None;
-    // What was in the cache when the disk lacked something and nothing could go. Until more comes, looking again is in vain.
-    let mut in_vain = None;
+    // What was in the cache, and when, as the disk lacked something and nothing could go.
+    let mut in_vain: Option<(u64, Instant)> = None;
+    // The disk is looked at long before what it has to have left is used up, however fast answers come.
+    let step = (bounds.min_free / 4).max(1);
     loop {
+        let growing = store.growing(if bounds.min_free > 0 { step } else { u64::MAX });
         let lacks = {
             let store = Arc::clone(&store);
             tokio::task::spawn_blocking(move || bounds.lacking(&store) > 0).await.unwrap_or(false)
         };
         let due = bounds.max_size.is_some() && counted.is_none_or(|at| at.elapsed() > RECOUNT);
         let over = bounds.max_size.is_some_and(|most| store.used() > most);
-        if due || over || (lacks && in_vain != Some(store.used())) {
+        let hopeless = in_vain.is_some_and(|(used, at)| used == store.used() && at.elapsed() < IN_VAIN);
+        if due || over || (lacks && !hopeless) {
             let looking = {
                 let (store, shared) = (Arc::clone(&store), Arc::clone(&shared));
                 tokio::task::spawn_blocking(move || bounds.look(&store, &shared))
@@ -98,7 +105,7 @@ pub(super) async fn of_cache(store: Arc<DiskStore>, shared: Arc<Shared>, bounds:
                 Ok(Ok(looked)) => {
                     store.counted(looked.used);
                     let freed = looked.evicted.is_some_and(|done| done.removed > 0);
-                    in_vain = (looked.lacked > 0 && !freed).then_some(looked.used);
+                    in_vain = (looked.lacked > 0 && !freed).then(|| (looked.used, Instant::now()));
                     if freed {
                         shared.site().close_files();
                     }
@@ -109,7 +116,10 @@ pub(super) async fn of_cache(store: Arc<DiskStore>, shared: Arc<Shared>, bounds:
             }
             counted = Some(Instant::now());
         }
-        tokio::time::sleep(EVERY).await;
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = growing => {}
+        }
         shared.site().tidy();
     }
 }

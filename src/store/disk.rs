@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::look::{self, Look};
 use super::spool::TempPath;
@@ -34,6 +35,8 @@ pub struct DiskStore {
     lock: Mutex<File>,
     next: AtomicU64,
     used: AtomicU64,
+    /// The bytes that were ever added.
+    added: watch::Sender<u64>,
     /// Whether files can be looked at without waiting for the disk.
     pub(super) glances: bool,
 }
@@ -59,6 +62,7 @@ impl DiskStore {
                         lock,
                         next: AtomicU64::new(0),
                         used: AtomicU64::new(0),
+                        added: watch::Sender::new(0),
                         glances: look::glances(root),
                     }));
                 }
@@ -123,6 +127,19 @@ impl DiskStore {
     /// Counts what was added.
     pub(super) fn grew(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
+        self.added.send_modify(|added| *added = added.wrapping_add(bytes));
+    }
+
+    /// Waits until so many bytes were added from now on.
+    pub fn growing(&self, bytes: u64) -> impl Future<Output = ()> + use<> {
+        let mut added = self.added.subscribe();
+        let from = *added.borrow();
+        async move {
+            // Without a store nothing grows any more.
+            if added.wait_for(|added| added.wrapping_sub(from) >= bytes).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Takes the result of a full count.

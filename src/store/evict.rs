@@ -24,6 +24,8 @@ pub struct EvictRule {
     pub max_size: u64,
     /// What may go.
     pub expendable: Expendable,
+    /// What was used so recently stays all the same.
+    pub in_use: Duration,
 }
 
 /// What eviction found and did.
@@ -46,8 +48,8 @@ struct Entry {
     path: PathBuf,
 }
 
-/// Files used this recently are never removed: someone may be between asking for a version's parts.
-const IN_USE: Duration = Duration::from_secs(60);
+/// How recently a file was used that is spared as a rule: someone may be between asking for a version's parts.
+pub const IN_USE: Duration = Duration::from_secs(60);
 
 /// Removes the least recently used files below `root` until the rest fits the rule.
 ///
@@ -73,7 +75,7 @@ pub fn evict(root: &Path, rule: &EvictRule) -> Result<Evicted, StoreError> {
         if result.after <= rule.max_size {
             break;
         }
-        if entry.used.elapsed().is_ok_and(|age| age < IN_USE) && rule.max_size > 0 {
+        if entry.used.elapsed().is_ok_and(|age| age < rule.in_use) {
             continue;
         }
         match fs::remove_file(&entry.path) {
@@ -187,7 +189,7 @@ mod tests {
         file(dir.path(), "private/corp.example/c/@v/v1.0.0.zip", 1000, 90);
         file(dir.path(), ".tmp/1-0/7", 5000, 90);
         let public = Expendable { upstreams: Some(HashSet::from(["public".to_owned()])), beside: Vec::new() };
-        let rule = EvictRule { max_size: 2500, expendable: public };
+        let rule = EvictRule { max_size: 2500, expendable: public, in_use: IN_USE };
         let done = evict(dir.path(), &rule).expect("evict");
         assert_eq!(done, Evicted { before: 3000, after: 2000, removed: 1, kept: 1000 });
         assert!(!dir.path().join("public/example.com/a").exists(), "the empty folders go too");
@@ -195,7 +197,8 @@ mod tests {
         assert!(dir.path().join("private/corp.example/c/@v/v1.0.0.zip").exists());
         assert!(dir.path().join(".tmp/1-0/7").exists());
         assert_eq!(count(dir.path(), &[]).expect("count"), 2000);
-        let all = evict(dir.path(), &EvictRule { max_size: 0, expendable: Expendable::default() }).expect("evict");
+        let all = evict(dir.path(), &EvictRule { max_size: 0, expendable: Expendable::default(), in_use: Duration::ZERO })
+            .expect("evict");
         assert_eq!((all.after, all.removed), (0, 2));
     }
 
@@ -208,7 +211,7 @@ mod tests {
         file(dir.path(), ".kept/base/head", 1000, 90);
         let beside = vec![".kept/base/old".to_owned(), ".kept/base/new".to_owned(), ".kept/none".to_owned()];
         assert_eq!(count(dir.path(), &beside).expect("count"), 3000);
-        let rule = EvictRule { max_size: 1500, expendable: Expendable { upstreams: None, beside } };
+        let rule = EvictRule { max_size: 1500, expendable: Expendable { upstreams: None, beside }, in_use: IN_USE };
         let done = evict(dir.path(), &rule).expect("evict");
         assert_eq!(done, Evicted { before: 3000, after: 1000, removed: 2, kept: 0 });
         assert!(dir.path().join(".kept/base/new/x").exists(), "it was used last");
