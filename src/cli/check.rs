@@ -22,6 +22,7 @@ use crate::vcs;
 /// Whether a folder, or the nearest above it that is there, can be written to. Nothing is made or written.
 fn could_be_written(dir: &Path) -> Result<(), String> {
     use rustix::fs::{Access, access};
+    let dir = std::path::absolute(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     let Some(nearest) = dir.ancestors().find(|above| above.symlink_metadata().is_ok()) else { return Ok(()) };
     let problem = |what: &dyn std::fmt::Display| format!("{} {what}", nearest.display());
     if !nearest.is_dir() {

@@ -43,19 +43,26 @@ impl Bounds {
         if self.min_free == 0 { 0 } else { evict::free(store.root()).map_or(0, |free| self.min_free.saturating_sub(free)) }
     }
 
-    /// Counts, and removes what has to go by the configuration of this moment. Blocks.
-    fn look(self, store: &DiskStore, shared: &Shared) -> Result<Looked, StoreError> {
+    /// The bytes that come until the disk is looked at again: long before what it has to have left is used up.
+    fn step(self) -> u64 {
+        (self.min_free / 4).max(1)
+    }
+
+    /// Counts, and removes what has to go by the configuration of this moment. `full` says that there was no room for something.
+    /// Blocks.
+    fn look(self, store: &DiskStore, shared: &Shared, full: bool) -> Result<Looked, StoreError> {
         let expendable = shared.site().gateway().expendable().clone();
         let used = evict::count(store.root(), &expendable.beside)?;
-        let lacked = self.lacking(store);
-        // A tenth more than has to, so that not every new file brings on another round.
+        // What there was no room for may have been larger than all that is free.
+        let lacked = self.lacking(store).max(if full { self.step() } else { 0 });
+        // More than has to, so that not every new file brings on another round.
         let by_size = self.max_size.filter(|most| used > *most).map(|most| most / 10 * 9);
-        let by_disk = (lacked > 0).then(|| used.saturating_sub(lacked + self.min_free / 10));
+        let by_disk = (lacked > 0).then(|| used.saturating_sub(lacked).saturating_sub(self.step()).saturating_sub(used / 50));
         let Some(max_size) = by_size.into_iter().chain(by_disk).min() else {
             return Ok(Looked { used, lacked, evicted: None });
         };
         // What goes while it is in use is fetched again; without room nothing would be.
-        let in_use = if lacked > 0 { Duration::ZERO } else { IN_USE };
+        let in_use = if full || lacked > self.min_free / 2 { Duration::ZERO } else { IN_USE };
         let done = evict::evict(store.root(), &EvictRule { max_size, expendable, in_use })?;
         Ok(Looked { used: done.after, lacked, evicted: Some(done) })
     }
@@ -74,7 +81,7 @@ impl Bounds {
             tracing::warn!(
                 kept = show_size(done.kept),
                 lacking,
-                "the cache stays over its bound: the rest is private or in use, or not of the cache"
+                "the cache or the disk stays over its bound: what is left is private, in use, or not the cache's"
             );
         }
     }
@@ -85,21 +92,21 @@ pub(super) async fn of_cache(store: Arc<DiskStore>, shared: Arc<Shared>, bounds:
     let mut counted: Option<Instant> = None;
     // What was in the cache, and when, as the disk lacked something and nothing could go.
     let mut in_vain: Option<(u64, Instant)> = None;
-    // The disk is looked at long before what it has to have left is used up, however fast answers come.
-    let step = (bounds.min_free / 4).max(1);
+    let mut full = false;
     loop {
-        let growing = store.growing(if bounds.min_free > 0 { step } else { u64::MAX });
+        let growing = store.growing(if bounds.min_free > 0 { bounds.step() } else { u64::MAX });
         let lacks = {
             let store = Arc::clone(&store);
-            tokio::task::spawn_blocking(move || bounds.lacking(&store) > 0).await.unwrap_or(false)
+            full || tokio::task::spawn_blocking(move || bounds.lacking(&store) > 0).await.unwrap_or(false)
         };
         let due = bounds.max_size.is_some() && counted.is_none_or(|at| at.elapsed() > RECOUNT);
         let over = bounds.max_size.is_some_and(|most| store.used() > most);
-        let hopeless = in_vain.is_some_and(|(used, at)| used == store.used() && at.elapsed() < IN_VAIN);
+        let came = |before: u64| store.used().saturating_sub(before);
+        let hopeless = in_vain.is_some_and(|(used, at)| came(used) < bounds.step() && at.elapsed() < IN_VAIN);
         if due || over || (lacks && !hopeless) {
             let looking = {
                 let (store, shared) = (Arc::clone(&store), Arc::clone(&shared));
-                tokio::task::spawn_blocking(move || bounds.look(&store, &shared))
+                tokio::task::spawn_blocking(move || bounds.look(&store, &shared, full))
             };
             match looking.await {
                 Ok(Ok(looked)) => {
@@ -116,10 +123,11 @@ pub(super) async fn of_cache(store: Arc<DiskStore>, shared: Arc<Shared>, bounds:
             }
             counted = Some(Instant::now());
         }
-        tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
-            () = growing => {}
-        }
+        full = tokio::select! {
+            () = tokio::time::sleep(EVERY) => false,
+            () = growing => false,
+            () = store.filled(), if bounds.min_free > 0 => true,
+        };
         shared.site().tidy();
     }
 }

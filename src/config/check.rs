@@ -169,7 +169,10 @@ fn cache(reading: &Reading, mut table: Table<'_>, warnings: &mut Vec<Finding>) -
         warnings.push(Finding {
             place: reading.file.clone().map_or(Place::Default, |f| Place::File(f, None)),
             key: "cache.max_size".into(),
-            problem: "not set: the cache on disk grows until min_free is all that is left".into(),
+            problem: match min_free {
+                Some(0) => "not set: the cache on disk grows without bound".into(),
+                _ => "not set: the cache on disk grows until the disk has no more than cache.min_free left".into(),
+            },
         });
     }
     let cache = Cache { dir: dir?, max_size: max_size?, min_free: min_free?, mirror_ttl: mirror_ttl?, memory: memory? };

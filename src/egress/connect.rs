@@ -371,13 +371,15 @@ async fn dial(host: &str, port: u16, doing: &Doing, reach: Option<&Reach>) -> Re
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
             }
+            // What an address says of the server says more than that another could not be tried.
+            Some(Err(e)) if last.is_some() && is_exhaustion(&e) => {}
             Some(Err(e)) => last = Some(e),
             None => {}
         }
     }
     Err(match last {
         None => no_address(host),
-        Some(e) if is_exhaustion(&e) => EgressError::Exhausted(e.to_string()),
+        Some(e) if is_exhaustion(&e) => EgressError::Exhausted { host: host_port(host, port), why: e.to_string() },
         Some(e) => EgressError::Connect { host: host_port(host, port), why: e.to_string() },
     })
 }
@@ -385,14 +387,20 @@ async fn dial(host: &str, port: u16, doing: &Doing, reach: Option<&Reach>) -> Re
 /// Whether this machine is at its end, rather than the other one.
 fn is_exhaustion(e: &io::Error) -> bool {
     use rustix::io::Errno;
-    // Where all local ports of a way are taken, that is the last of them.
-    let ends = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    let ends = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     Errno::from_io_error(e).is_some_and(|e| ends.contains(&e))
 }
 
 pub(super) async fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, EgressError> {
     let found = tokio::net::lookup_host((host, port)).await;
-    found.map(Iterator::collect).map_err(|e| EgressError::Resolve { host: host.to_owned(), why: e.to_string() })
+    found.map(Iterator::collect).map_err(|e| {
+        let host = host.to_owned();
+        // The resolver does not say that it had no descriptor for asking.
+        match std::net::UdpSocket::bind(("127.0.0.1", 0)) {
+            Err(own) if is_exhaustion(&own) => EgressError::Exhausted { host, why: own.to_string() },
+            Ok(_) | Err(_) => EgressError::Resolve { host, why: e.to_string() },
+        }
+    })
 }
 
 fn no_address(host: &str) -> EgressError {

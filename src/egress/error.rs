@@ -46,9 +46,14 @@ pub enum EgressError {
         /// What the system said.
         why: String,
     },
-    /// No connection, for a reason that lies with this machine and not with the server: no file descriptor, port or memory is left.
-    #[error("this machine cannot make another connection: {0}")]
-    Exhausted(String),
+    /// No connection, for a reason that lies with this machine and not with the server: no file descriptor or memory is left.
+    #[error("this machine cannot make another connection, to {host}: {why}")]
+    Exhausted {
+        /// The host, and the port where it came so far.
+        host: String,
+        /// What the system said.
+        why: String,
+    },
     /// The TLS handshake failed.
     #[error("TLS with {host} failed: {why}")]
     Tls {
@@ -142,11 +147,20 @@ impl EgressError {
         }
     }
 
+    /// Whether it lies with this machine alone.
+    pub fn is_exhaustion(&self) -> bool {
+        match self {
+            Self::Exhausted { .. } => true,
+            Self::NoProxy { why: inner, .. } | Self::NotResumed { cut: inner, .. } => inner.is_exhaustion(),
+            _ => false,
+        }
+    }
+
     /// Whether the same request may well succeed a moment later. A time limit is none of these: waiting for it a second time
     /// would double what it bounds.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Resolve { .. } | Self::Connect { .. } | Self::Exhausted(_) | Self::Broken(_) | Self::CutOff { .. } => true,
+            Self::Resolve { .. } | Self::Connect { .. } | Self::Exhausted { .. } | Self::Broken(_) | Self::CutOff { .. } => true,
             Self::Proxy { may_pass, .. } => *may_pass,
             Self::NoProxy { why, .. } => why.may_pass(),
             Self::Tls { .. } | Self::Timeout(_) | Self::Unusable(_) | Self::NotResumed { .. } | Self::TooLarge { .. } => false,

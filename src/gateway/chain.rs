@@ -229,6 +229,15 @@ impl Gateway {
                         Err(Unfit::Upstream(e)) => Verdict::Failed(e),
                         Err(Unfit::Refused(e)) => {
                             attempts.push(self.attempt(step.upstream, Verdict::Withheld, started));
+                            let elsewhere = fetch.plan.route.goes_on(&step, FailureClass::Outage);
+                            if matches!(e, GatewayError::NoRoom(_)) && elsewhere {
+                                // What lies in a directory needs no room.
+                                let there = self.ask_directories(&fetch.plan, &fetch.ask, &fetch.call).await;
+                                if let Ok(Landed { attempts: more, found: Some(found), .. }) = there {
+                                    attempts.extend(more.iter().cloned());
+                                    return fetch.land(found, &attempts, None);
+                                }
+                            }
                             return fetch.fail(&attempts, Some(e));
                         }
                     }

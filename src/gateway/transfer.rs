@@ -2,6 +2,7 @@
 //! grow in a spool, whose end is held back until they have been looked at.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use crate::egress::{Body, EgressError};
 use crate::module::zip::{self, MAX_ZIP, ZipError};
 use crate::module::{Ask, ModuleVersion, Sum};
 use crate::route::FailureClass;
-use crate::store::{FileMark, Folder, Spool, StoreError, Stored};
+use crate::store::{DiskStore, FileMark, Folder, Spool, StoreError, Stored};
 use crate::upstream::{Failure, Incoming, Outage, UpstreamError};
 
 /// How long a small answer waits for its lane to the disk.
@@ -31,7 +32,7 @@ const BATCH: usize = 256 << 10;
 
 /// Writes the body into the spool as it arrives. This runs on the gateway's runtime, where a write into the page cache may
 /// block for a moment without keeping a worker from its clients. After each write `came` is told.
-async fn receive(body: &mut Body, spool: &mut Spool, mut came: impl FnMut(&Spool)) -> Result<(), Unfit> {
+async fn receive(body: &mut Body, spool: &mut Spool, store: &DiskStore, mut came: impl FnMut(&Spool)) -> Result<(), Unfit> {
     let mut batch: Vec<Bytes> = Vec::new();
     while let Some(piece) = body.next().await? {
         let mut bytes = piece.len();
@@ -53,7 +54,7 @@ async fn receive(body: &mut Body, spool: &mut Spool, mut came: impl FnMut(&Spool
         if spool.written() + bytes as u64 > MAX_ZIP {
             return Err(UpstreamError::from(EgressError::TooLarge { limit: MAX_ZIP }).into());
         }
-        spool.append(&batch).map_err(|e| no_room(&StoreError::new("write a zip to", "the cache".as_ref(), e)))?;
+        spool.append(&batch).map_err(|e| no_room(store, &StoreError::new("write a zip to", "the cache".as_ref(), e)))?;
         came(spool);
         batch.clear();
         match after {
@@ -65,9 +66,13 @@ async fn receive(body: &mut Body, spool: &mut Spool, mut came: impl FnMut(&Spool
     Ok(())
 }
 
-/// There is nowhere to put what an upstream sends. That is none of its doing, and none of another's would fare better.
-fn no_room(e: &StoreError) -> Unfit {
+/// There is nowhere to put what an upstream sends. That is none of its doing, and what another sent would fare no better.
+fn no_room(store: &DiskStore, e: &StoreError) -> Unfit {
     tracing::error!(error = %e, "there is no room for what an upstream sends");
+    // Other troubles would not go by what else lies there.
+    if matches!(e.source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
+        store.is_full();
+    }
     Unfit::Refused(GatewayError::NoRoom(e.source.to_string().into()))
 }
 
@@ -156,7 +161,10 @@ impl Gateway {
         let name = &self.members[member].name;
         let unreadable = |e| UpstreamError::disk(StoreError::new("read the zip of", version.module.as_str().as_ref(), e));
         let (ledger, of, part) = (self.ledger.clone(), Arc::clone(name), ask.clone());
-        let noted = self.store.look(move |look| ledger.read(&of, &part, look)).await.map_err(UpstreamError::disk)?;
+        let noted = self.store.look(move |look| ledger.read(&of, &part, look)).await.unwrap_or_else(|e| {
+            tracing::warn!(error = %e, "what was noted of a zip cannot be read, and it is looked at again");
+            None
+        });
         // The sum of this very file may be known from before.
         let known = noted.filter(|note| note.file == Some(stored.mark())).map(|note| note.checked.sum);
         let wanted = known.is_none() && expected.wants_sum();
@@ -169,7 +177,7 @@ impl Gateway {
         if let (Some(checked), None) = (&checked, known) {
             let (ledger, of, part) = (self.ledger.clone(), Arc::clone(name), ask.clone());
             let note = Note { checked: checked.clone(), file: Some(stored.mark()) };
-            let noted = tokio::task::spawn_blocking(move || ledger.write(&of, &part, &note)).await;
+            let noted = tokio::task::spawn_blocking(move || ledger.confirm(&of, &part, &note)).await;
             noted.map_err(UpstreamError::corrupt)?.map_err(UpstreamError::disk)?;
         }
         let content = Content::File { file: Arc::new(stored.file), length: stored.length };
@@ -190,8 +198,8 @@ impl Gateway {
     ) -> Result<(), Unfit> {
         let Ask::Zip(version) = &fetch.ask else { return Err(UpstreamError::corrupt("not a zip").into()) };
         let name = &self.members[member].name;
-        let mut spool = self.store.spool().map_err(|e| no_room(&e))?;
-        spool.announce(length).map_err(|e| no_room(&e))?;
+        let mut spool = self.store.spool().map_err(|e| no_room(&self.store, &e))?;
+        spool.announce(length).map_err(|e| no_room(&self.store, &e))?;
         let arriving = |spool: &Spool, length, checked| {
             let answer = Answer::new(Content::Growing { reader: spool.reader(), length }, Kind::Zip);
             Found { member, answer, checked }
@@ -203,15 +211,20 @@ impl Gateway {
                 land(arriving(spool, length, None));
             }
         };
-        let received = match receive(&mut body, &mut spool, come).await {
+        let received = match receive(&mut body, &mut spool, &self.store, come).await {
             Ok(()) => match spool.file() {
                 Ok(file) => {
                     let other = fetch.other_go_mod(member).filter(|_| !expected.is_proven());
                     let _place = if expected.wants_sum() { self.hashing.acquire().await.ok() } else { None };
                     let sum = check(file, version.clone(), other.cloned(), expected.wants_sum()).await;
-                    Ok(sum.and_then(|sum| sum.map_or(Ok(None), |sum| expected.judge(sum, name, &fetch.ask)))?)
+                    let judged = sum.and_then(|sum| sum.map_or(Ok(None), |sum| expected.judge(sum, name, &fetch.ask)));
+                    judged.map_err(|e| match &e.failure {
+                        // The disk that the zip came to lie on is ours.
+                        Failure::Outage(Outage::Disk(e)) => no_room(&self.store, e),
+                        _ => e.into(),
+                    })
                 }
-                Err(e) => Err(no_room(&StoreError::new("read the temporary file of", fetch.ask.path().as_ref(), e))),
+                Err(e) => Err(no_room(&self.store, &StoreError::new("read the temporary file of", fetch.ask.path().as_ref(), e))),
             },
             Err(e) => Err(e),
         };

@@ -144,6 +144,21 @@ impl Ledger {
         self.0.write(&path(upstream, ask), note.to_string().as_bytes(), durable)
     }
 
+    /// Notes the sum of a file that is there. One that the database has can be found out again, so that a disk which does not take
+    /// the note is no reason to withhold the file. Blocks.
+    ///
+    /// # Errors
+    /// What the disk says, of a sum that nobody else knows.
+    pub fn confirm(&self, upstream: &str, ask: &Ask, note: &Note) -> Result<(), StoreError> {
+        match self.write(upstream, ask, note) {
+            Err(e) if matches!(note.checked.standing, Standing::Proven(_)) => {
+                tracing::warn!(error = %e, "a sum that was proven could not be noted, and will be found out again");
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
     /// Forgets a sum. Blocks.
     pub fn forget(&self, upstream: &str, ask: &Ask) {
         self.0.remove(&path(upstream, ask));
@@ -336,7 +351,7 @@ impl Gateway {
             match judged {
                 Ok((checked, mark, answer)) => {
                     if let Some(checked) = &checked {
-                        ledger.write(&name, &ask, &Note { checked: checked.clone(), file: Some(mark) })?;
+                        ledger.confirm(&name, &ask, &Note { checked: checked.clone(), file: Some(mark) })?;
                     }
                     Ok(Some(Found { member, answer, checked }))
                 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::look::{self, Look};
 use super::spool::TempPath;
@@ -37,6 +37,8 @@ pub struct DiskStore {
     used: AtomicU64,
     /// The bytes that were ever added.
     added: watch::Sender<u64>,
+    /// Told when there is no room for something.
+    full: Notify,
     /// Whether files can be looked at without waiting for the disk.
     pub(super) glances: bool,
 }
@@ -63,6 +65,7 @@ impl DiskStore {
                         next: AtomicU64::new(0),
                         used: AtomicU64::new(0),
                         added: watch::Sender::new(0),
+                        full: Notify::new(),
                         glances: look::glances(root),
                     }));
                 }
@@ -140,6 +143,16 @@ impl DiskStore {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// Tells that there was no room for something.
+    pub fn is_full(&self) {
+        self.full.notify_one();
+    }
+
+    /// Waits until there is no room for something, or was none since the last time.
+    pub async fn filled(&self) {
+        self.full.notified().await;
     }
 
     /// Takes the result of a full count.

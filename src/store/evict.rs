@@ -54,9 +54,10 @@ pub const IN_USE: Duration = Duration::from_secs(60);
 /// Removes the least recently used files below `root` until the rest fits the rule.
 ///
 /// # Errors
-/// A folder that could not be read or a file that could not be removed; what was done before stays done.
+/// A folder that could not be read.
 pub fn evict(root: &Path, rule: &EvictRule) -> Result<Evicted, StoreError> {
     let mut entries = Vec::new();
+    let mut failed = None;
     let mut result = Evicted::default();
     for (name, folder) in folders(root)? {
         let before = entries.len();
@@ -81,11 +82,18 @@ pub fn evict(root: &Path, rule: &EvictRule) -> Result<Evicted, StoreError> {
         match fs::remove_file(&entry.path) {
             Ok(()) => {}
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(StoreError::new("remove", &entry.path, e)),
+            Err(e) => {
+                // The others may go all the same.
+                failed = Some(StoreError::new("remove", &entry.path, e));
+                continue;
+            }
         }
         result.after -= entry.length;
         result.removed += 1;
         prune(root, &entry.path);
+    }
+    if let Some(e) = failed {
+        tracing::warn!(error = %e, "files cannot be removed from the cache, of which this is the last");
     }
     Ok(result)
 }

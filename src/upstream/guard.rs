@@ -268,7 +268,8 @@ fn sign(failure: Option<&Failure>) -> Sign {
         Some(Failure::Outage(Outage::Status(502..=504) | Outage::DiskHangs(_))) => Sign::Fails,
         Some(Failure::Outage(Outage::Network(e))) => match e {
             EgressError::Redirect(_) | EgressError::Unusable(_) => Sign::Works,
-            EgressError::Stopped | EgressError::Exhausted(_) => Sign::Nothing,
+            EgressError::Stopped => Sign::Nothing,
+            e if e.is_exhaustion() => Sign::Nothing,
             _ => Sign::Fails,
         },
         Some(
@@ -517,9 +518,14 @@ mod tests {
         let network = |e| Failure::Outage(Outage::Network(e));
         let refused = network(EgressError::Connect { host: String::new(), why: String::new() });
         // Nor is it the upstream's fault that this machine is at its end.
-        let exhausted = network(EgressError::Exhausted(String::new()));
+        let exhausted = || EgressError::Exhausted { host: String::new(), why: String::new() };
+        let at_proxy = EgressError::NoProxy { proxy: String::new(), why: Box::new(exhausted()) };
+        for failure in [network(exhausted()), network(at_proxy), network(exhausted())] {
+            guarded.breaker.note(Some(&failure), false);
+        }
+        assert_eq!(guarded.state(), None);
         // A request that had no turn ends no row of failures.
-        for failure in [&exhausted, &refused, &no_turn, &exhausted, &refused] {
+        for failure in [&refused, &no_turn, &refused] {
             guarded.breaker.note(Some(failure), false);
         }
         assert!(guarded.state().is_some_and(|s| s.contains("open")));
