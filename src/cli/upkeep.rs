@@ -126,7 +126,7 @@ pub(super) async fn of_cache(store: Arc<DiskStore>, shared: Arc<Shared>, bounds:
         full = tokio::select! {
             () = tokio::time::sleep(EVERY) => false,
             () = growing => false,
-            () = store.filled(), if bounds.min_free > 0 => true,
+            () = store.told_full(), if bounds.min_free > 0 => true,
         };
         shared.site().tidy();
     }

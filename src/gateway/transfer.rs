@@ -71,7 +71,7 @@ fn no_room(store: &DiskStore, e: &StoreError) -> Unfit {
     tracing::error!(error = %e, "there is no room for what an upstream sends");
     // Other troubles would not go by what else lies there.
     if matches!(e.source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
-        store.is_full();
+        store.tell_full();
     }
     Unfit::Refused(GatewayError::NoRoom(e.source.to_string().into()))
 }

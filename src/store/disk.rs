@@ -146,12 +146,12 @@ impl DiskStore {
     }
 
     /// Tells that there was no room for something.
-    pub fn is_full(&self) {
+    pub fn tell_full(&self) {
         self.full.notify_one();
     }
 
     /// Waits until there is no room for something, or was none since the last time.
-    pub async fn filled(&self) {
+    pub async fn told_full(&self) {
         self.full.notified().await;
     }
 
