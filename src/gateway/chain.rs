@@ -367,10 +367,11 @@ impl Gateway {
             Ask::Info(version) => self.info(member, version, call).await.map(Part::Small),
             Ask::List(_) | Ask::Latest(_) | Ask::Query(..) => Err(UpstreamError::corrupt("not a part of a version")),
         };
-        if let Err(e) = &result
-            && e.failure.class() == FailureClass::Absent
-        {
-            self.remember(member, &fetch.ask, e);
+        if let Err(e) = &result {
+            self.make_room_after(e);
+            if e.failure.class() == FailureClass::Absent {
+                self.remember(member, &fetch.ask, e);
+            }
         }
         let part = result?;
         if self.mode(&fetch.plan, fetch.ask.module()) == Verify::Sumdb && !matches!(fetch.ask, Ask::Info(_)) {

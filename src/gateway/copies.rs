@@ -309,6 +309,7 @@ impl Gateway {
             && !matches!(e.failure, Failure::Outage(Outage::Suspect(_)))
         {
             self.remember(member, &ask, e);
+            self.make_room_after(e);
             if e.failure.class() == FailureClass::Corrupt {
                 tracing::error!(upstream = %self.members[member].name, %ask, error = %e, "an upstream sent a corrupt answer");
             } else {

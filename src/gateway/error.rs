@@ -51,7 +51,7 @@ pub enum GatewayError {
     /// Too many fetches are under way.
     #[error("too many fetches under way; what is cached is still served")]
     Overloaded,
-    /// It came, but there is nowhere to put it: no room on the disk, or no file descriptor. What the system said.
+    /// There is nowhere to put it, or what it is made from: no room on the disk, or no file descriptor. What the system said.
     #[error("modgate cannot store it on its way: {0}")]
     NoRoom(Arc<str>),
     /// Something of modgate's own broke; the log says what.
@@ -99,6 +99,9 @@ impl ChainVerdict {
 
 impl GatewayError {
     pub(super) fn chain(attempts: &[Attempt]) -> Self {
+        if let Some(why) = attempts.iter().filter_map(|a| a.verdict.failure()).find_map(|e| e.failure.no_room()) {
+            return Self::NoRoom(why.into());
+        }
         let retry_after = attempts.iter().filter_map(|a| a.verdict.failure()).find_map(|e| e.failure.retry_after());
         Self::Chain(ChainVerdict::over(attempts), retry_after)
     }

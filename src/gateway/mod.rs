@@ -492,6 +492,13 @@ impl Gateway {
         }
     }
 
+    /// Has room made where that was missing for an upstream's work.
+    fn make_room_after(&self, error: &UpstreamError) {
+        if error.failure.no_room().is_some() {
+            self.store.tell_full();
+        }
+    }
+
     fn memory_key(&self, member: usize, ask: &Ask) -> String {
         format!("{}/{}", self.members[member].name, ask.path())
     }

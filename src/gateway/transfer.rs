@@ -177,7 +177,7 @@ impl Gateway {
         if let (Some(checked), None) = (&checked, known) {
             let (ledger, of, part) = (self.ledger.clone(), Arc::clone(name), ask.clone());
             let note = Note { checked: checked.clone(), file: Some(stored.mark()) };
-            let noted = tokio::task::spawn_blocking(move || ledger.confirm(&of, &part, &note)).await;
+            let noted = tokio::task::spawn_blocking(move || ledger.write_if_able(&of, &part, &note)).await;
             noted.map_err(UpstreamError::corrupt)?.map_err(UpstreamError::disk)?;
         }
         let content = Content::File { file: Arc::new(stored.file), length: stored.length };

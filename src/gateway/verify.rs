@@ -149,7 +149,7 @@ impl Ledger {
     ///
     /// # Errors
     /// What the disk says, of a sum that nobody else knows.
-    pub fn confirm(&self, upstream: &str, ask: &Ask, note: &Note) -> Result<(), StoreError> {
+    pub fn write_if_able(&self, upstream: &str, ask: &Ask, note: &Note) -> Result<(), StoreError> {
         match self.write(upstream, ask, note) {
             Err(e) if matches!(note.checked.standing, Standing::Proven(_)) => {
                 tracing::warn!(error = %e, "a sum that was proven could not be noted, and will be found out again");
@@ -351,7 +351,7 @@ impl Gateway {
             match judged {
                 Ok((checked, mark, answer)) => {
                     if let Some(checked) = &checked {
-                        ledger.confirm(&name, &ask, &Note { checked: checked.clone(), file: Some(mark) })?;
+                        ledger.write_if_able(&name, &ask, &Note { checked: checked.clone(), file: Some(mark) })?;
                     }
                     Ok(Some(Found { member, answer, checked }))
                 }

@@ -131,7 +131,7 @@ impl Failure {
             Self::Vcs(e) => match **e {
                 VcsError::NotFound(_) => FailureClass::Absent,
                 VcsError::Denied(_) => FailureClass::Denied,
-                VcsError::Broken { .. } => FailureClass::Outage,
+                VcsError::Broken { .. } | VcsError::NoRoom(_) => FailureClass::Outage,
                 VcsError::NoTurn(_) => FailureClass::Busy,
             },
             Self::Busy(_) => FailureClass::Busy,
@@ -149,6 +149,17 @@ impl Failure {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// What was said where it is modgate itself that had no room to work.
+    pub fn no_room(&self) -> Option<&str> {
+        match self {
+            Self::Vcs(e) => match &**e {
+                VcsError::NoRoom(why) => Some(why),
+                _ => None,
+            },
+            _ => None,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Why a repository gave no module.
 
+use std::io;
+
 use crate::egress::EgressError;
 
 /// Why a repository gave no module. Its text holds no secret and no path of this machine.
@@ -21,6 +23,9 @@ pub enum VcsError {
         /// Whether the same may well succeed a moment later.
         may_pass: bool,
     },
+    /// The disk that modgate itself works on is full. What the system or the program said.
+    #[error("modgate has no room to work on the repository: {0}")]
+    NoRoom(String),
     /// The upstream's limits left no turn.
     #[error(transparent)]
     NoTurn(EgressError),
@@ -38,6 +43,14 @@ impl VcsError {
 
     pub(super) fn broken(why: impl Into<String>) -> Self {
         Self::Broken { why: why.into(), hangs: false, may_pass: false }
+    }
+
+    /// modgate's own folder could not be written: `what` was to be done there.
+    pub(super) fn own(what: &str, e: &io::Error) -> Self {
+        match e.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoRoom(e.to_string()),
+            _ => Self::broken(format!("{what}: {e}")),
+        }
     }
 
     /// Whether it says that there is no such thing, rather than that it cannot be had now.

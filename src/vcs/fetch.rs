@@ -32,7 +32,7 @@ pub(super) struct Mirror {
 
 impl Mirror {
     fn noting(&mut self, done: Result<(), VcsError>) -> Result<(), VcsError> {
-        if let Err(e @ (VcsError::Denied(_) | VcsError::Broken { .. })) = &done {
+        if let Err(e @ (VcsError::Denied(_) | VcsError::NoRoom(_) | VcsError::Broken { .. })) = &done {
             self.failed = Some((Instant::now(), e.clone()));
         }
         done
@@ -70,7 +70,7 @@ impl Repository {
             std::fs::write(self.folder.join("info/attributes"), "* -export-subst -export-ignore\n")?;
             std::fs::write(self.folder.join("HEAD"), "ref: refs/modgate/head\n")
         };
-        write().map_err(|e: std::io::Error| VcsError::broken(format!("a mirror of the repository cannot be made: {e}")))
+        write().map_err(|e| VcsError::own("a mirror of the repository cannot be made", &e))
     }
 
     /// Fetches one commit; by itself where a ref leads to it and history was not needed so far. It was not there when so much had been
@@ -92,7 +92,9 @@ impl Repository {
             let here = if name == "HEAD" { "refs/modgate/head" } else { name };
             let depth: &[&str] = if self.is_whole() { &[] } else { &["--depth=1"] };
             match self.fetch(depth, &[&format!("+{name}:{here}")]).await {
-                Err(e @ (VcsError::NoTurn(_) | VcsError::Denied(_) | VcsError::Broken { hangs: true, .. })) => return Err(e),
+                Err(
+                    e @ (VcsError::NoTurn(_) | VcsError::NoRoom(_) | VcsError::Denied(_) | VcsError::Broken { hangs: true, .. }),
+                ) => return Err(e),
                 // Whatever went wrong with one alone, it may not with all.
                 Err(e) => tracing::debug!(repository = self.url.as_str(), error = %e, "one ref could not be fetched by itself"),
                 Ok(()) => {
@@ -136,8 +138,7 @@ impl Repository {
         if is_shallow() {
             self.fetch(&["--unshallow"], &ALL).await?;
         }
-        let marked = std::fs::write(self.folder.join(WHOLE), "");
-        marked.map_err(|e| VcsError::broken(format!("the mirror of the repository cannot be written: {e}")))?;
+        self.mark(WHOLE)?;
         mirror.complete = Some(Arc::clone(refs));
         self.tidy();
         Ok(())
@@ -152,22 +153,30 @@ impl Repository {
         };
         let done = self.network((self.git.access.limits.total, MAX_TEXT), arguments).await;
         self.additions.fetch_add(1, Ordering::Release);
-        self.end_writing(!matches!(done, Err(VcsError::Broken { hangs: true, .. })));
+        self.end_writing(done.is_ok(), matches!(done, Err(VcsError::Broken { hangs: true, .. })));
         done.map(|_| ())
     }
 
     /// Marks the mirror as being written to, and takes away what a writer that was killed left behind.
     fn begin_writing(&self) -> Result<(), VcsError> {
-        let mark = self.folder.join(WRITING);
-        if mark.exists() {
+        if self.folder.join(WRITING).exists() {
             sweep(&self.folder);
         }
-        std::fs::write(mark, "").map_err(|e| VcsError::broken(format!("the mirror of the repository cannot be written: {e}")))
+        self.mark(WRITING)
     }
 
-    /// A writer that was killed leaves its locks behind, and the mark by which the next knows.
-    fn end_writing(&self, by_itself: bool) {
-        if by_itself {
+    fn mark(&self, name: &str) -> Result<(), VcsError> {
+        let written = std::fs::write(self.folder.join(name), "");
+        written.map_err(|e| VcsError::own("the mirror of the repository cannot be written", &e))
+    }
+
+    /// What a writer that failed left half done goes: it may be what fills the disk. One that was killed may be at it still, and
+    /// leaves the mark by which the next knows.
+    fn end_writing(&self, well: bool, killed: bool) {
+        if !well {
+            sweep(&self.folder);
+        }
+        if !killed {
             let _ = std::fs::remove_file(self.folder.join(WRITING));
         }
     }
@@ -175,7 +184,7 @@ impl Repository {
     /// Keeps other processes from writing into the mirror.
     async fn lock(&self) -> Result<std::fs::File, VcsError> {
         let path = self.folder.with_extension("lock");
-        let failed = |e: std::io::Error| VcsError::broken(format!("the mirror of the repository cannot be locked: {e}"));
+        let failed = |e| VcsError::own("the mirror of the repository cannot be locked", &e);
         let deadline = Instant::now() + self.git.access.limits.total;
         loop {
             let file = std::fs::File::create(&path).map_err(failed)?;
@@ -215,7 +224,7 @@ impl Repository {
                 }
                 this.begin_writing()?;
                 let done = this.local(&["gc", "-q"], Vec::new()).await;
-                this.end_writing(!matches!(done, Err(ProcessError::Timeout { .. })));
+                this.end_writing(done.is_ok(), matches!(done, Err(ProcessError::Timeout { .. })));
                 done.map(|_| ()).map_err(|e| this.classified(&e))
             };
             if let Err(e) = packed.await {

@@ -17,6 +17,7 @@ use url::Url;
 
 use super::error::VcsError;
 use super::remote::Access;
+use super::words::is_full;
 use super::{Settings, Zip, home};
 use crate::base::Secret;
 use crate::egress::{Body, EgressError};
@@ -106,7 +107,7 @@ impl GoCommand {
     async fn run(&self, system: &str, arguments: &[&str]) -> Result<Printed, VcsError> {
         let _turn = self.turns.acquire().await;
         let home = self.folder.join("home");
-        let unusable = |e: std::io::Error| VcsError::broken(format!("the folder of the go command cannot be used: {e}"));
+        let unusable = |e| VcsError::own("the folder of the go command cannot be used", &e);
         home::write(&self.files, &home).map_err(unusable)?;
         let run = self.program("go", arguments).env("GOVCS", format!("*:{system}"));
         let (printed, complaint) = match run.output_and_complaint().await {
@@ -160,7 +161,7 @@ impl GoCommand {
             let program = line[..at].rsplit('"').nth(1).unwrap_or("a program").to_owned();
             return not_installed(&program);
         }
-        meaning(line)
+        if is_full(words) { VcsError::NoRoom(line) } else { meaning(line) }
     }
 }
 

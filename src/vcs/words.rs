@@ -26,7 +26,9 @@ pub(super) fn classified(e: &ProcessError, url: &RepoUrl, files: &[(PathBuf, &st
     let lower = lower.lines().filter(own).collect::<Vec<_>>().join("\n");
     let says = |words: &[&str]| words.iter().any(|w| lower.contains(w));
     let why = format!("git, {}: {}", url.authority(), shown(complaint, files));
-    if says(&MISSING) || status == Some(410) {
+    if is_full(complaint) {
+        VcsError::NoRoom(why)
+    } else if says(&MISSING) || status == Some(410) {
         VcsError::NotFound(why)
     } else if says(&DENIED) {
         VcsError::Denied(why)
@@ -34,6 +36,12 @@ pub(super) fn classified(e: &ProcessError, url: &RepoUrl, files: &[(PathBuf, &st
         let hangs = says(&["timed out", "operation too slow", "timeout"]);
         VcsError::Broken { why, hangs, may_pass: !hangs && says(&PASSING) }
     }
+}
+
+/// Whether a program complains that the disk here is full; what a server says of its own comes with a word before it.
+pub(super) fn is_full(complaint: &str) -> bool {
+    let own = complaint.lines().map(str::to_lowercase).filter(|line| !line.trim_start().starts_with("remote:"));
+    own.into_iter().any(|line| FULL.iter().any(|words| line.contains(words)))
 }
 
 /// Whether git complains of the mirror itself: files of it were lost or cut off, as by a power failure.
@@ -53,6 +61,7 @@ const DAMAGED: [&str; 8] = [
     "unable to read tree",
     "fatal: not a git repository: ",
 ];
+const FULL: [&str; 2] = ["no space left on device", "disk quota exceeded"];
 const MISSING: [&str; 7] = [
     "repository not found",
     "does not appear to be a git repository",
@@ -129,6 +138,9 @@ mod tests {
         assert!(class("fatal: repository 'https://h.example/timeout-access/denied/' not found").is_not_found());
         assert!(class("remote: ERROR: The project you were looking for could not be found.").is_not_found());
         assert!(matches!(class(&format!("{access}Failed to connect")), VcsError::Broken { hangs: false, may_pass: true, .. }));
+        let full = "fatal: write error: No space left on device";
+        assert!(matches!(class(&format!("{full}\nfatal: fetch-pack: invalid index-pack output")), VcsError::NoRoom(_)));
+        assert!(matches!(class(&format!("remote: {full}\nfatal: early EOF")), VcsError::Broken { may_pass: true, .. }));
         assert!(matches!(class(&format!("{access}Operation timed out")), VcsError::Broken { hangs: true, .. }));
     }
 

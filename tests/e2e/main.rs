@@ -7,6 +7,7 @@
 mod bundle;
 mod cachefolder;
 mod daemons;
+mod full;
 mod goegress;
 mod gotestproxy;
 mod helpers;
