@@ -129,6 +129,9 @@ pub fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() || name.len() > 255 || !name.chars().all(plain) {
         return Err("a name has 1 to 255 characters without white space and colons".into());
     }
+    if name.starts_with('#') {
+        return Err("a line that begins with # is a comment; no name can".into());
+    }
     Ok(())
 }
 

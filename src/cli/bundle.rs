@@ -51,6 +51,9 @@ const MAX_SMALL: u64 = 16 << 20;
 const PIECE: usize = 256 << 10;
 
 pub(super) fn export(config: Option<&Path>, names: &Names, output: &Path) -> Result<(), CliError> {
+    if output == Path::new("-") {
+        return Err(CliError::Said("-o wants the name of a file; a bundle is not written to standard output".into()));
+    }
     let config = Config::load(config)?;
     warn(&config);
     let _guard = start_logging_trouble(&config.log);

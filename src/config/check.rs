@@ -11,7 +11,7 @@ use super::auth::Auth;
 use super::egress::{Defaults, policy};
 use super::go_chains::go_chains;
 use super::load::user_cache_dir;
-use super::read::{Finding, Item, Place, Reading, Table, beside, globs};
+use super::read::{Finding, Item, Place, Reading, Table, globs};
 use super::trust::Sumdb;
 use super::{
     Cache, Config, ConfigError, Database, Log, Origin, Server, Upstream, UpstreamKind, audience, server, team, trust, vanity, vcs,
@@ -151,12 +151,14 @@ fn askers(
 type CacheParts = (Cache, Duration, Duration);
 
 fn cache(reading: &Reading, mut table: Table<'_>, warnings: &mut Vec<Finding>) -> Option<CacheParts> {
-    let dir = table.text("dir").and_then(|dir| match dir.as_str() {
-        "" => user_cache_dir().map(|d| d.join("modgate")).or_else(|| {
+    let dir = table.take("dir").and_then(|item| {
+        if !item.is_empty() {
+            return item.path();
+        }
+        user_cache_dir().map(|d| d.join("modgate")).or_else(|| {
             reading.say(None, "cache.dir", "this user has no cache directory (no HOME); name a folder");
             None
-        }),
-        dir => Some(beside(reading.file.as_deref(), dir)),
+        })
     });
     let max_size = table.parsed("max_size", |text| if text.is_empty() { Ok(None) } else { units::parse_size(text).map(Some) });
     let min_free = table.parsed("min_free", units::parse_size);
@@ -289,7 +291,7 @@ fn upstream(reading: &Reading, mut table: Table<'_>, defaults: &Defaults, warnin
         Type::Directory => {
             let limit = table.limit("idle").unwrap_or(defaults.limits().idle);
             required(&mut table, "path").and_then(|item| {
-                let path = beside(reading.file.as_deref(), &item.text()?);
+                let path = item.path()?;
                 if !path.is_dir() {
                     item.say(format!("{} is not a folder", path.display()));
                     return None;

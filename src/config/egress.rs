@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::read::{Finding, Item, Place, Reading, Table, beside};
+use super::read::{Finding, Item, Place, Reading, Table};
 use crate::base::Secret;
 use crate::egress::credentials::{self, Credentials};
 use crate::egress::proxy::{self, Login, NoProxy, Proxy, ProxyRule};
@@ -462,7 +462,7 @@ fn sendable(item: &Item<'_>, secret: &Secret) -> bool {
 
 /// A file that a key names, beside the configuration.
 pub(super) fn file(reading: &Reading, item: &Item<'_>) -> Option<(PathBuf, Vec<u8>)> {
-    let path = beside(reading.file.as_deref(), &item.text()?);
+    let path = item.path()?;
     reading.read_from(&path);
     let read = read_file(&path).map_err(|why| format!("{} cannot be read: {why}", path.display()));
     Some((path.clone(), item.judge(read)?))

@@ -14,6 +14,9 @@ use super::{ConfigError, DEFAULTS};
 /// The largest configuration file that is read, in bytes.
 const MAX_FILE: u64 = 4 << 20;
 
+/// What the parser says of a key that stands twice.
+const DUPLICATE_KEY: &str = "duplicate key";
+
 /// The variable that names the configuration file; it is no key itself.
 pub const CONFIG_VARIABLE: &str = "MODGATE_CONFIG";
 
@@ -41,8 +44,14 @@ pub(super) fn layers(file: Option<&Path>) -> Result<(Reading, Dict), ConfigError
     if let Some(path) = file {
         let text = read_file(path)?;
         let document = toml_edit::Document::parse(text.clone()).map_err(|e| {
-            let line = e.span().map(|span| line_of(&text, span.start));
-            let problem = e.message().lines().collect::<Vec<_>>().join(", ");
+            let mut problem = e.message().lines().collect::<Vec<_>>().join(", ");
+            // The name of a key, which is nothing that has to be kept to oneself.
+            if problem == DUPLICATE_KEY
+                && let Some(key) = e.span().and_then(|span| text.get(span))
+            {
+                problem = format!("{problem} {key}");
+            }
+            let line = e.span().map(|span| line_of(text.as_bytes(), span.start));
             one(Place::File(path.to_owned(), line), problem)
         })?;
         // Half of an editor's or a copier's work: to take it for "no configuration" would open what the real one closes.
@@ -73,7 +82,11 @@ fn read_file(path: &Path) -> Result<String, ConfigError> {
     if meta.len() > MAX_FILE {
         return Err(fail(format!("larger than {MAX_FILE} bytes")));
     }
-    std::fs::read_to_string(path).map_err(|e| fail(format!("cannot be read: {e}")))
+    let bytes = std::fs::read(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
+    String::from_utf8(bytes).map_err(|e| {
+        let line = line_of(e.as_bytes(), e.utf8_error().valid_up_to());
+        one(Place::File(path.to_owned(), Some(line)), "is no text in UTF-8".to_owned())
+    })
 }
 
 /// A parser's message without the line of the file that it shows, in which a secret may stand.

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -123,7 +124,9 @@ impl Reading {
     }
 
     pub(super) fn say(&self, tag: Option<Tag>, key: &str, problem: impl Into<String>) {
-        let place = match tag.map_or(Layer::File, |t| (self.layer_of)(t)) {
+        // A variable wins over the file, so that where there is one it is what is wrong.
+        let unmarked = || if value_of(&variable(key)).is_some() { Layer::Environment } else { Layer::File };
+        let place = match tag.map_or_else(unmarked, |t| (self.layer_of)(t)) {
             Layer::Default => Place::Default,
             Layer::Environment => Place::Environment(variable(key)),
             Layer::File => match &self.file {
@@ -166,6 +169,13 @@ fn variable(key: &str) -> String {
     format!("MODGATE_{}", key.to_ascii_uppercase().replace('.', "__"))
 }
 
+/// What a variable holds; figment takes the names in any case.
+fn value_of(variable: &str) -> Option<OsString> {
+    std::env::vars_os()
+        .find(|(name, _)| name.to_str().is_some_and(|name| name.eq_ignore_ascii_case(variable)))
+        .map(|(_, value)| value)
+}
+
 /// A value and where it stands.
 #[derive(Clone)]
 pub(super) struct Item<'r> {
@@ -196,6 +206,24 @@ impl<'r> Item<'r> {
         })
     }
 
+    /// The path of a file or folder, beside the configuration file, or in the current folder where there is none.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        let text = match &self.value {
+            Value::String(_, text) => text.clone(),
+            _ if self.is_environment() => self.raw_variable().or_else(|| self.text())?,
+            _ => {
+                self.say("has to be a path, a text in quotes");
+                return None;
+            }
+        };
+        if text == "~" || text.starts_with("~/") {
+            self.say(format!("{text}: only a shell knows what ~ is; write the folder out"));
+            return None;
+        }
+        let folder = self.reading.file.as_deref().and_then(Path::parent);
+        Some(folder.map_or_else(|| PathBuf::from(&text), |folder| folder.join(&text)))
+    }
+
     pub(super) fn parsed<T>(&self, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         parse(&self.text()?).map_err(|e| self.say(e)).ok()
     }
@@ -208,11 +236,7 @@ impl<'r> Item<'r> {
     /// What its environment variable holds, letter by letter: figment reads numbers and lists out of variables, and what it made of
     /// a secret is not the secret.
     pub(super) fn raw_variable(&self) -> Option<String> {
-        let name = variable(&self.key);
-        std::env::vars_os().find_map(|(own, value)| {
-            let same = own.to_str().is_some_and(|own| own.to_ascii_uppercase() == name);
-            if same { value.into_string().ok() } else { None }
-        })
+        value_of(&variable(&self.key))?.into_string().ok()
     }
 
     /// Whether it is a default that is built in.
@@ -223,6 +247,11 @@ impl<'r> Item<'r> {
     /// Whether it is a text without anything in it, as a variable that is set to nothing.
     pub(super) fn is_empty(&self) -> bool {
         matches!(&self.value, Value::String(_, text) if text.trim().is_empty())
+    }
+
+    /// Whether it is this text.
+    pub(super) fn is(&self, word: &str) -> bool {
+        matches!(&self.value, Value::String(_, text) if text == word)
     }
 
     /// Whether it stands in one of modgate's own environment variables.
@@ -323,10 +352,6 @@ impl<'r> Table<'r> {
         item.list().into_iter().filter_map(Item::table).collect()
     }
 
-    pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
-        self.take(key)?.text()
-    }
-
     /// A text, or a list of texts.
     pub(super) fn items(&mut self, key: &'static str) -> Option<Vec<Item<'r>>> {
         Some(self.take(key)?.list())
@@ -411,8 +436,8 @@ fn table_lines(path: &str, table: &dyn toml_edit::TableLike, starts: &mut HashMa
 }
 
 /// The line of a byte in a text, counted from 1.
-pub(super) fn line_of(text: &str, at: usize) -> usize {
-    text.as_bytes().iter().take(at).filter(|b| **b == b'\n').count() + 1
+pub(super) fn line_of(text: &[u8], at: usize) -> usize {
+    text.iter().take(at).filter(|b| **b == b'\n').count() + 1
 }
 
 /// Patterns with commas between them. One that no module path can match is a mistake: what it was to fence lies open.
@@ -421,9 +446,4 @@ pub(super) fn globs(text: &str) -> Result<Vec<Pattern>, String> {
     let never = |pattern: &Pattern| pattern.never_matches().map(|why| format!("{:?}: {why}", pattern.as_str()));
     patterns.iter().find_map(never).map_or(Ok(()), Err)?;
     Ok(patterns)
-}
-
-/// A path made absolute beside the configuration file, or the current folder.
-pub(super) fn beside(file: Option<&Path>, path: &str) -> PathBuf {
-    file.and_then(Path::parent).map_or_else(|| PathBuf::from(path), |folder| folder.join(path))
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::check::all;
 use super::egress::{file, frequency};
-use super::read::{Finding, Place, Reading, Table, beside};
+use super::read::{Finding, Place, Reading, Table};
 use super::{Origin, Server, Upstream, UpstreamKind};
 use crate::base::units;
 use crate::egress::proxy::{bare, network};
@@ -114,18 +114,16 @@ pub(super) fn limits(mut table: Table<'_>) -> Option<TeamLimits> {
 /// Reads `[audit]`, which may say that nothing is written down.
 #[expect(clippy::option_option, reason = "wrong, nothing, something, as for every optional key")]
 pub(super) fn audit(reading: &Reading, mut table: Table<'_>) -> Option<Option<audit::Settings>> {
-    let file = match table.take("file").map(|item| item.text()) {
-        None => Some(None),
-        Some(text) => text.map(Some),
-    };
+    let item = table.take("file");
     let max_size = table.parsed("max_size", units::parse_size);
     let keep = table.number("keep", 0, 10_000);
     let all = table.word("include", &[("downloads", false), ("all", true)]);
     table.finish();
-    let file = match file?.as_deref() {
-        None | Some("") => return Some(None),
-        Some("stdout") => None,
-        Some(path) => Some(beside(reading.file.as_deref(), path)),
+    let file = match item {
+        None => return Some(None),
+        Some(item) if item.is_empty() => return Some(None),
+        Some(item) if item.is("stdout") => None,
+        Some(item) => Some(item.path()?),
     };
     if let Some(path) = &file
         && !folder_of(path).is_dir()

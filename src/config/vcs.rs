@@ -9,7 +9,7 @@ use super::UpstreamKind;
 use super::check::{all, required};
 use super::egress::{file, login, secret, user_netrc};
 use super::go_env::GoSettings;
-use super::read::{Item, Reading, Table, beside, globs};
+use super::read::{Item, Reading, Table, globs};
 use crate::base::{Secret, units};
 use crate::egress::credentials::{Credentials, basic};
 use crate::egress::proxy::{NoProxy, bare};
@@ -160,7 +160,7 @@ fn host(reading: &Reading, name: &str, item: &Item<'_>) -> Option<HostAccess> {
 
 /// A file that is there, for a program that reads it itself.
 fn existing(reading: &Reading, item: &Item<'_>) -> Option<PathBuf> {
-    let path = beside(reading.file.as_deref(), &item.text()?);
+    let path = item.path()?;
     let path = item.judge(std::path::absolute(&path).map_err(|e| e.to_string()))?;
     reading.read_from(&path);
     let problem = match std::fs::File::open(&path) {

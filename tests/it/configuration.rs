@@ -114,12 +114,41 @@ level = "inof"
 fn what_cannot_be_read_is_named() {
     let (good, said) = check("[server\nlisten = 1\n", &[]);
     assert!(!good && said.contains("DIR/m.toml:1: "), "{said}");
+    let (good, said) = check(&format!("{GOOD}[cache]\ndir = \"a\"\n\n dir = \"b\"\n"), &[]);
+    assert!(!good && said.contains("DIR/m.toml:10: duplicate key dir"), "{said}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("m.toml");
+    fs::write(&file, b"[log]\nlevel = \"\xff\"\n").unwrap();
+    let output = program().args(["check", "--config"]).arg(&file).output().unwrap();
+    assert!(!output.status.success() && said_has(&output, "m.toml:2: is no text in UTF-8"), "{output:?}");
     let output = program().args(["check", "--config", "/does/not/exist.toml"]).output().unwrap();
     assert!(!output.status.success() && said_has(&output, "/does/not/exist.toml: cannot be read: "));
     let (good, said) = check(&format!("{GOOD}[[routes]]\nmatch = [\"github.com\"]\nupstreams = [\"a\"]\n"), &[]);
     assert!(!good && said.contains("DIR/m.toml:8: routes[1].match: the pattern \"github.com\" never matches"), "{said}");
     let (good, said) = check("[upstreams.a]\ntype = \"goproxy\"\nurl = \"http://a.example\"\n", &[]);
     assert!(!good && said.contains("no [[routes]] lead to them"), "{said}");
+}
+
+#[test]
+fn paths_are_texts_and_no_shells_words() {
+    let (good, said) = check(&format!("[cache]\ndir = 5\n{GOOD}"), &[]);
+    assert!(!good && said.contains("DIR/m.toml:2: cache.dir: has to be a path, a text in quotes"), "{said}");
+    let (good, said) = check(&format!("[cache]\ndir = \"~/cache\"\n{GOOD}"), &[]);
+    assert!(!good && said.contains("DIR/m.toml:2: cache.dir: ~/cache: only a shell knows what ~ is"), "{said}");
+    let (good, said) = check(GOOD, &[("MODGATE_CACHE__DIR", "~")]);
+    assert!(!good && said.contains("environment variable MODGATE_CACHE__DIR: cache.dir: ~: only a shell"), "{said}");
+    // A folder may have a number's name in a variable, where nothing can be put into quotes.
+    let (good, said) = check(GOOD, &[("MODGATE_CACHE__DIR", "007")]);
+    assert!(good, "{said}");
+}
+
+#[test]
+fn what_a_variable_overrides_is_not_blamed() {
+    let audit = format!("[audit]\nfile = \"stdout\"\nmax_size = \"1MiB\"\n{GOOD}");
+    let (good, said) = check(&audit, &[("MODGATE_AUDIT__MAX_SIZE", "1KiB")]);
+    assert!(!good && said.contains("environment variable MODGATE_AUDIT__MAX_SIZE: audit.max_size: "), "{said}");
+    let (good, said) = check(&audit.replace("1MiB", "1KiB"), &[]);
+    assert!(!good && said.contains("DIR/m.toml:3: audit.max_size: "), "{said}");
 }
 
 #[test]
