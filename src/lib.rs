@@ -22,7 +22,8 @@
 //! 6  gateway    mod.rs: Gateway::answer, readable top to bottom; team (routes and policy of who asks), chain (what never
 //!               changes), copies (what does), turns (one upstream after the other, or side by side where one is late),
 //!               transfer (what came, on its way), verify (what it has to be), permit (policy at work), trail (the decision
-//!               record); pure: freshness, list, policy, error
+//!               record), stock (the kept files as a whole), uncompress (zips written anew without compression); pure: freshness,
+//!               list, policy, error
 //! 5  upstream   mod.rs: the trait; goproxy, vcs, directory, offline; guard (circuit breaker); error (the closed classes)
 //! 4  vcs        resolve (path -> repository: rules, hosts, meta), git (mirror, refs), remote (what git is told), revision (query
 //!               -> commit and version), place (the module in it), tree (its zip), origin, foreign (other systems, by the go
@@ -37,9 +38,8 @@
 //! 3  store      disk (atomic files), spool (a file that grows, with readers), memory (small hot answers), shelf (small
 //!               files by name), look (at files, without waiting where they are in memory), evict
 //! 2  route      RouteTable::plan(&ModulePath) -> Plan, pure; it says which rule matched
-//! 1  module     path, version, semver, escape, pattern, pseudo, ask (URL -> Ask), info, list, gomod, files, zip, sum (h1):
-//!               no async,
-//!               nothing of HTTP
+//! 1  module     path, version, semver, escape, pattern, pseudo, ask (URL -> Ask), info, list, gomod, files, zip, unpacked (a zip
+//!               without compression), sum (h1): no async, nothing of HTTP
 //! 0  base       units, secret (what cannot be printed), call (request id, cached-only), flight (single flight)
 //! ```
 //!

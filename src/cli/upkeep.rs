@@ -17,6 +17,9 @@ const IN_VAIN: Duration = Duration::from_secs(300);
 /// How often it is counted anew, whatever was added meanwhile: files may come and go by other hands.
 const RECOUNT: Duration = Duration::from_secs(6 * 3600);
 
+/// How often zips are looked for that came by other hands.
+const OTHERS: Duration = Duration::from_secs(3600);
+
 /// What the cache on disk keeps to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
@@ -129,6 +132,16 @@ pub(super) async fn of_cache(store: Arc<DiskStore>, shared: Arc<Shared>, bounds:
             () = store.told_full(), if bounds.min_free > 0 => true,
         };
         shared.site().tidy();
+    }
+}
+
+/// Has the zips that others kept, or that were kept before it was wanted, written anew without compression, where it is.
+pub(super) async fn of_zips(shared: Arc<Shared>) {
+    loop {
+        let gateway = Arc::clone(shared.site().gateway());
+        gateway.uncompress_all().await;
+        drop(gateway);
+        tokio::time::sleep(OTHERS).await;
     }
 }
 

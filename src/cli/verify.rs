@@ -1,6 +1,6 @@
 //! `modgate verify`: the kept files hashed again, and held against what they have to be.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
@@ -12,7 +12,6 @@ use crate::gateway::Gateway;
 use crate::gateway::stock::Examined;
 use crate::gateway::verify::Standing;
 use crate::module::{Ask, ModulePath, ModuleVersion, Version};
-use crate::store::evict;
 
 #[derive(Debug, Default)]
 struct Count {
@@ -28,7 +27,7 @@ pub(super) fn run(config: Option<&Path>, repair: bool, forget: &[String]) -> Res
     let foundation = Foundation::lay(&config)?;
     let gateway = foundation.gateway(&config)?;
     let done = if forget.is_empty() {
-        foundation.runtime().block_on(verify(&gateway, &config.cache.dir, repair))
+        foundation.runtime().block_on(verify(&gateway, repair))
     } else {
         forget.iter().try_for_each(|name| forget_one(&gateway, name))
     };
@@ -46,11 +45,11 @@ fn forget_one(gateway: &Gateway, name: &str) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn verify(gateway: &Arc<Gateway>, root: &Path, repair: bool) -> Result<(), CliError> {
+async fn verify(gateway: &Arc<Gateway>, repair: bool) -> Result<(), CliError> {
     let mut count = Count::default();
-    for (member, folder) in gateway.members().iter().enumerate().filter(|(_, m)| m.folder.is_writable()) {
-        let folder = root.join(&*folder.name);
-        let files = tokio::task::spawn_blocking(move || evict::files(&folder).map(|files| asks(&folder, files)));
+    for member in (0..gateway.members().len()).filter(|n| gateway.members()[*n].folder.is_writable()) {
+        let of = Arc::clone(gateway);
+        let files = tokio::task::spawn_blocking(move || of.kept(member));
         let files = files.await.map_err(|e| CliError::Said(e.to_string()))??;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let look = |ask: Ask| async move { (gateway.examine(member, &ask).await, ask) };
@@ -94,13 +93,4 @@ async fn verify(gateway: &Arc<Gateway>, root: &Path, repair: bool) -> Result<(),
         return Err(CliError::Said(format!("{unproven} look-ups are not proven by what is kept: {again}")));
     }
     Ok(())
-}
-
-/// The zips and go.mod files among the files of a folder.
-fn asks(folder: &Path, files: Vec<PathBuf>) -> Vec<Ask> {
-    let of_file = |file: PathBuf| {
-        let name = file.strip_prefix(folder).ok()?.to_str()?.replace('%', "%25");
-        Ask::parse(&format!("/{name}")).ok().filter(|ask| matches!(ask, Ask::GoMod(_) | Ask::Zip(_)))
-    };
-    files.into_iter().filter_map(of_file).collect()
 }

@@ -75,14 +75,20 @@ pub(super) fn check(reading: &Reading, dict: Dict) -> Result<Config, ConfigError
     match (server, cache, log, audit, parts.zip(vanity)) {
         (
             Some((server, max_fetches)),
-            Some((cache, list_ttl, not_found_ttl)),
+            Some((cache, list_ttl, not_found_ttl, uncompressed)),
             Some(log),
             Some(audit),
             Some(((upstreams, askers, origin, databases, no_sumdb), vanity)),
         ) if findings.is_empty() => Ok(Config {
             server,
             cache,
-            gateway: gateway::Settings { list_ttl, not_found_ttl, max_fetches, expendable: expendable(&upstreams, &databases) },
+            gateway: gateway::Settings {
+                list_ttl,
+                not_found_ttl,
+                max_fetches,
+                uncompressed,
+                expendable: expendable(&upstreams, &databases),
+            },
             upstreams,
             teams: askers.teams,
             doors: askers.doors,
@@ -148,7 +154,7 @@ fn askers(
     Askers { teams: all, doors, access, limits }
 }
 
-type CacheParts = (Cache, Duration, Duration);
+type CacheParts = (Cache, Duration, Duration, bool);
 
 fn cache(reading: &Reading, mut table: Table<'_>, warnings: &mut Vec<Finding>) -> Option<CacheParts> {
     let dir = table.take("dir").and_then(|item| {
@@ -166,6 +172,7 @@ fn cache(reading: &Reading, mut table: Table<'_>, warnings: &mut Vec<Finding>) -
     let not_found_ttl = table.duration("not_found_ttl");
     let mirror_ttl = table.duration("mirror_ttl");
     let memory = table.parsed("memory", units::parse_size);
+    let uncompressed = table.flag("uncompressed");
     table.finish();
     if max_size == Some(None) {
         warnings.push(Finding {
@@ -178,7 +185,7 @@ fn cache(reading: &Reading, mut table: Table<'_>, warnings: &mut Vec<Finding>) -
         });
     }
     let cache = Cache { dir: dir?, max_size: max_size?, min_free: min_free?, mirror_ttl: mirror_ttl?, memory: memory? };
-    Some((cache, list_ttl?, not_found_ttl?))
+    Some((cache, list_ttl?, not_found_ttl?, uncompressed?))
 }
 
 fn log(mut table: Table<'_>) -> Option<Log> {

@@ -22,6 +22,7 @@ pub mod team;
 pub mod trail;
 mod transfer;
 mod turns;
+mod uncompress;
 pub mod verify;
 
 use std::sync::Arc;
@@ -51,6 +52,7 @@ use crate::store::{DiskStore, Folder, Memory};
 use crate::upstream::{Upstream, UpstreamError};
 use chain::{Found, Landed};
 use copies::{Copied, Gathered};
+use uncompress::Uncompressing;
 
 /// How the gateway keeps what it fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +63,8 @@ pub struct Settings {
     pub not_found_ttl: Duration,
     /// The most fetches under way at once.
     pub max_fetches: usize,
+    /// Whether zips are kept without compression.
+    pub uncompressed: bool,
     /// What is kept but can be had again.
     pub expendable: Expendable,
 }
@@ -120,6 +124,8 @@ pub struct Gateway {
     backlog: Semaphore,
     /// Zips that are unpacked for their sum.
     hashing: Semaphore,
+    /// What writes zips anew without compression, where that is wanted.
+    uncompressing: Option<Uncompressing>,
     /// Answers that could not be stored.
     unstored: AtomicUsize,
 }
@@ -154,6 +160,7 @@ impl Gateway {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let max_fetches = settings.max_fetches;
         Arc::new(Self {
+            uncompressing: settings.uncompressed.then(|| Uncompressing::new(&store)),
             settings,
             teams,
             members,

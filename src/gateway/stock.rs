@@ -1,5 +1,6 @@
 //! The kept files as a whole: looked at again, taken in from elsewhere, forgotten. For the commands that keep the cache.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,7 +12,7 @@ use super::{Gateway, GatewayError};
 use crate::module::zip::{MAX_GO_MOD, MAX_ZIP, ZipError};
 use crate::module::{Ask, Info, ModuleVersion, Sum};
 use crate::route::Plan;
-use crate::store::{Look, Spool, StoreError};
+use crate::store::{Look, Spool, StoreError, evict};
 use crate::upstream::{MAX_INFO, MAX_LIST, UpstreamError, check_go_mod};
 
 /// What a look at a kept file came to.
@@ -52,6 +53,19 @@ pub enum Untaken {
 }
 
 impl Gateway {
+    /// The zips and go.mod files that are kept of a member. Blocks.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn kept(&self, member: usize) -> Result<Vec<Ask>, StoreError> {
+        let folder = self.store.root().join(&*self.members[member].name);
+        let of_file = |file: PathBuf| {
+            let name = file.strip_prefix(&folder).ok()?.to_str()?.replace('%', "%25");
+            Ask::parse(&format!("/{name}")).ok().filter(|ask| matches!(ask, Ask::GoMod(_) | Ask::Zip(_)))
+        };
+        Ok(evict::files(&folder)?.into_iter().filter_map(of_file).collect())
+    }
+
     /// Looks at a kept zip or go.mod: against the sum that was noted of it, else against what its route wants, which is found out by
     /// asking nobody, and then noted.
     ///

@@ -259,6 +259,9 @@ impl Gateway {
             })
             .await,
         );
+        if let Some(uncompressing) = &self.uncompressing {
+            self.runtime.spawn(uncompressing.clone().one(self.members[member].folder.clone(), fetch.ask.clone()));
+        }
         Ok(())
     }
 

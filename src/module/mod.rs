@@ -15,6 +15,7 @@ pub mod pattern;
 pub mod pseudo;
 pub(crate) mod semver;
 pub mod sum;
+pub mod unpacked;
 pub mod version;
 pub mod zip;
 

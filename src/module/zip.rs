@@ -57,7 +57,7 @@ impl From<rawzip::Error> for ZipError {
 /// A zip whose directory any two readers find in the same place: it ends where the record of its end begins, that is the last thing
 /// in the file, and what both kinds of that record say is the same. Otherwise what was looked at here might not be what the go
 /// command unpacks.
-fn open(file: File, buffer: &mut [u8]) -> Result<ZipArchive<FileReader>, ZipError> {
+pub(super) fn open(file: File, buffer: &mut [u8]) -> Result<ZipArchive<FileReader>, ZipError> {
     let damaged = |why: &str| ZipError::Damaged(why.to_owned());
     let (length, again) = (file.metadata()?.len(), file.try_clone()?);
     let archive = ZipArchive::from_file(file, buffer)?;

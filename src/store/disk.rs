@@ -4,7 +4,7 @@
 //! whole files or none. The temporary folder is locked while its process lives; at start, folders that nobody holds a lock
 //! on are swept. All functions here block and belong on a blocking thread, save those that are told to glance.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, FileTimes, Metadata, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -277,24 +277,14 @@ impl Folder {
     /// What the disk says, other than that there is no such file.
     pub fn open(&self, ask: &Ask, look: Look) -> Result<Option<Stored>, StoreError> {
         let path = self.path(ask);
-        let wrap = |e| StoreError::new("open", &path, e);
-        let file = match look.open(&path) {
-            Ok(file) => file,
-            Err(e) if is_missing(&e) => return Ok(None),
-            Err(e) => return Err(wrap(e)),
-        };
-        let meta = file.metadata().map_err(wrap)?;
-        if !meta.is_file() {
-            return Ok(None);
-        }
-        let modified = meta.modified().map_err(wrap)?;
+        let Some((stored, meta)) = find(&path, look)? else { return Ok(None) };
         if self.is_writable() && meta.accessed().is_ok_and(|t| t.elapsed().is_ok_and(|e| e > TOUCH_AFTER)) {
             if look == Look::Glance {
-                return Err(wrap(look::would_wait()));
+                return Err(StoreError::new("open", &path, look::would_wait()));
             }
-            touch(&file);
+            touch(&stored.file);
         }
-        Ok(Some(Stored { file, length: meta.len(), modified }))
+        Ok(Some(stored))
     }
 
     /// Whether there is such a file.
@@ -359,6 +349,35 @@ impl Folder {
         Ok(named.then_some(mark))
     }
 
+    /// Puts another file with the same in it into the place of one, made of it by `make`, unless that makes none. It counts as
+    /// written and used when the one before was. Where that went or changed meanwhile nothing happens. Both marks, of the file
+    /// before and of the one now.
+    ///
+    /// # Errors
+    /// What `make` says, and the disk; the file before is there still.
+    pub fn recast<E: From<StoreError>>(
+        &self,
+        ask: &Ask,
+        make: impl FnOnce(&Stored) -> Result<Option<Spool>, E>,
+    ) -> Result<Option<(FileMark, FileMark)>, E> {
+        let Some(store) = &self.store else { return Ok(None) };
+        let path = self.path(ask);
+        let wrap = |e| StoreError::new("write anew", &path, e);
+        let Some((before, meta)) = find(&path, Look::Full)? else { return Ok(None) };
+        let times = FileTimes::new().set_modified(before.modified).set_accessed(meta.accessed().map_err(wrap)?);
+        let Some(spool) = make(&before)? else { return Ok(None) };
+        let (file, mut temp) = spool.into_parts();
+        file.set_times(times).and_then(|()| file.sync_all()).map_err(wrap)?;
+        let meta = file.metadata().map_err(wrap)?;
+        let now = FileMark { length: meta.len(), modified: meta.modified().map_err(wrap)? };
+        if find(&path, Look::Full)?.is_none_or(|(there, _)| there.mark() != before.mark()) {
+            return Ok(None);
+        }
+        temp.persist(&path).map_err(wrap)?;
+        store.grew(now.length.saturating_sub(before.length));
+        Ok(Some((before.mark(), now)))
+    }
+
     /// Takes a file that is not what it has to be out of the folder, and says where it was put: nothing is lost by it.
     ///
     /// # Errors
@@ -394,6 +413,22 @@ impl Folder {
     pub fn confirm(&self, ask: &Ask) -> Result<(), StoreError> {
         if self.is_writable() { self.date(ask, SystemTime::now()) } else { Ok(()) }
     }
+}
+
+/// Opens a file, which does not count as used by that; `None` where there is none.
+fn find(path: &Path, look: Look) -> Result<Option<(Stored, Metadata)>, StoreError> {
+    let wrap = |e| StoreError::new("open", path, e);
+    let file = match look.open(path) {
+        Ok(file) => file,
+        Err(e) if is_missing(&e) => return Ok(None),
+        Err(e) => return Err(wrap(e)),
+    };
+    let meta = file.metadata().map_err(wrap)?;
+    if !meta.is_file() {
+        return Ok(None);
+    }
+    let modified = meta.modified().map_err(wrap)?;
+    Ok(Some((Stored { file, length: meta.len(), modified }, meta)))
 }
 
 /// Sets the time of last use, which orders eviction, and leaves the time of writing alone.

@@ -31,6 +31,7 @@ mod teams;
 mod teams_access;
 mod teams_config;
 mod tls;
+mod uncompressed;
 mod verify;
 mod verify_corners;
 mod verify_kept;

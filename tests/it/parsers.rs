@@ -1,10 +1,11 @@
 //! Parsers of what comes from a network or a file: whatever it is, they say yes or no, and neither panic nor hang.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use modgate::gateway::verify::Note;
 use modgate::module::list::VersionList;
-use modgate::module::{Ask, Info, ModulePath, ModuleVersion, Pattern, Query, Sum, Version, zip};
+use modgate::module::{Ask, Info, ModulePath, ModuleVersion, Pattern, Query, Sum, Version, unpacked, zip};
 use modgate::sumdb::record::Record;
 use modgate::sumdb::tree::Head;
 use modgate::sumdb::{SumdbAsk, Verifier, note};
@@ -74,6 +75,11 @@ proptest! {
             // The other library minds some fields that nothing depends on.
             prop_assert!(contents(&flipped).is_none_or(|flipped| Some(flipped) == contents(&good)));
         }
+        // Nor is it ever written anew as something else than another library finds in it.
+        let anew = tempfile::tempfile().unwrap();
+        if unpacked::write(temp(&flipped), &version, &[].into(), anew.try_clone().unwrap()).is_ok() {
+            prop_assert_eq!(Sum::of_zip(anew, &version).unwrap(), Sum::of_zip(temp(&flipped), &version).unwrap());
+        }
         let cut = &good[..cut % good.len()];
         prop_assert!(zip::check(temp(cut), &version).is_err());
         let longer = temp(&[good.as_slice(), &vec![byte; extra]].concat());
@@ -113,6 +119,55 @@ const LOOKUP: &str = "1\ngolang.org/x/text v0.3.0 h1:g61tztE5qeGQ89tm6NTjjM9VPIm
     golang.org/x/text v0.3.0/go.mod h1:NqM8EUOU14njkJ3fqMW+pc6Ldnwhi/IjpwHt7yyuwOQ=\n\n\
     go.sum database tree\n66385784\ndRgqg6bNjCv/HjgbQbR4FTQxb01x93qAiafZ4wW6HNI=\n\n\
     — sum.golang.org Az3grgdaBaBYyyTCLNv4P301f7lAEOLAqFA3S8qHA1DrIw6NQDwtMmAExrmeIOAA0fY8RhokDCBm9LiX4cF0aBcOHgs=\n";
+
+#[test]
+fn a_zip_written_anew_without_compression_has_the_same_in_it() {
+    let words = "the same words again and again, which makes them small\n".repeat(4000);
+    let many = (0..300).fold(Module::new("example.com/m", "v1.0.0"), |module, n| module.file(&format!("d{n}/ä.go"), "package d"));
+    for module in [many, Module::new("example.com/m", "v1.0.0").file("words.txt", words).file("empty", "").bulk(70_000)] {
+        let version =
+            ModuleVersion::new(ModulePath::parse(&module.path).unwrap(), Version::parse(&module.version).unwrap()).unwrap();
+        let packed = module.zip();
+        let words = format!("{version}/words.txt");
+        for stay in [BTreeSet::new(), BTreeSet::from([words.clone()])] {
+            let anew = tempfile::NamedTempFile::new().unwrap();
+            unpacked::write(temp(&packed), &version, &stay, anew.reopen().unwrap()).unwrap();
+            let written = std::fs::read(anew.path()).unwrap();
+            assert_eq!(contents(&written), contents(&packed));
+            assert_eq!(Sum::of_zip(temp(&written), &version).unwrap().to_string(), zip_sum(&module));
+            zip::check(temp(&written), &version).unwrap();
+            let mut archive = ::zip::ZipArchive::new(std::io::Cursor::new(&written)).unwrap();
+            for n in 0..archive.len() {
+                let file = archive.by_index(n).unwrap();
+                let wanted = if stay.contains(&*file.name().unwrap()) { "Deflated" } else { "Stored" };
+                assert_eq!(format!("{:?}", file.compression()), wanted);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_zip_is_written_anew_where_that_is_worth_while_and_not_too_large() {
+    let stay = |module: &Module, largest| unpacked::stay_packed(temp(&module.zip()), largest).unwrap();
+    let module = Module::new("example.com/m", "v1.0.0");
+    // What compression does not make smaller is left alone, and so is what is stored.
+    assert_eq!(stay(&module.clone().bulk(70_000), unpacked::LARGEST), None);
+    let words = module.file("much", "word ".repeat(20_000)).file("more", "word ".repeat(5_000)).file("less", "word ".repeat(1_000));
+    assert_eq!(stay(&words, unpacked::LARGEST), Some(BTreeSet::new()));
+    let version = ModuleVersion::new(ModulePath::parse(&words.path).unwrap(), Version::parse(&words.version).unwrap()).unwrap();
+    let anew = tempfile::tempfile().unwrap();
+    unpacked::write(temp(&words.zip()), &version, &BTreeSet::new(), anew.try_clone().unwrap()).unwrap();
+    assert_eq!(unpacked::stay_packed(anew, unpacked::LARGEST).unwrap(), None);
+    // Of 130 kB in all the largest file stays as it is, or the two largest, or there is nothing to be gained.
+    let names = |names: &[&str]| Some(names.iter().map(|name| format!("{version}/{name}")).collect::<BTreeSet<_>>());
+    for (largest, packed) in [(129_000, names(&["much"])), (20_000, names(&["much", "more"])), (500, None)] {
+        assert_eq!(stay(&words, largest), packed, "{largest}");
+        let (Some(packed), anew) = (packed, tempfile::tempfile().unwrap()) else { continue };
+        unpacked::write(temp(&words.zip()), &version, &packed, anew.try_clone().unwrap()).unwrap();
+        assert!(anew.metadata().unwrap().len() <= largest);
+        assert_eq!(unpacked::stay_packed(anew, largest).unwrap(), None, "once is enough");
+    }
+}
 
 /// What another library unpacks of a zip, by name.
 fn contents(bytes: &[u8]) -> Option<std::collections::BTreeMap<String, Vec<u8>>> {
