@@ -54,7 +54,7 @@ pub(super) fn run(file: Option<&Path>, probe: bool) -> Result<(), CliError> {
         0 => String::new(),
         least => format!(", leaves {} of the disk free", show_size(least)),
     };
-    let zips = if config.gateway.uncompressed { ", zips without compression" } else { "" };
+    let zips = if config.gateway.uncompressed.is_some() { ", zips without compression" } else { "" };
     out(format_args!("cache       {}, {bound}{free}{zips}", config.cache.dir.display()));
     if let Err(problem) = could_be_written(&config.cache.dir) {
         err(format_args!("modgate: warning: cache.dir: {problem}"));

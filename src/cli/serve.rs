@@ -67,7 +67,7 @@ impl Serving<'_> {
         greet(&config);
         let bounds = Bounds { max_size: config.cache.max_size, min_free: config.cache.min_free };
         foundation.runtime().spawn(upkeep::of_cache(Arc::clone(foundation.store()), Arc::clone(shared), bounds));
-        foundation.runtime().spawn(upkeep::of_zips(Arc::clone(shared)));
+        foundation.runtime().spawn(upkeep::of_zips(Arc::clone(shared), bounds));
         foundation.runtime().spawn(upkeep::of_mirrors(foundation.store().root().join(MIRRORS), config.cache.mirror_ttl));
 
         let mut reload = signal(SignalKind::hangup())?;

@@ -135,13 +135,20 @@ pub(super) async fn of_cache(store: Arc<DiskStore>, shared: Arc<Shared>, bounds:
     }
 }
 
-/// Has the zips that others kept, or that were kept before it was wanted, written anew without compression, where it is.
-pub(super) async fn of_zips(shared: Arc<Shared>) {
+/// Has kept zips written anew without compression, where that is wanted: at first all, then those that come, and now and then all again,
+/// for some come by other hands.
+pub(super) async fn of_zips(shared: Arc<Shared>, bounds: Bounds) {
     loop {
         let gateway = Arc::clone(shared.site().gateway());
-        gateway.uncompress_all().await;
-        drop(gateway);
-        tokio::time::sleep(OTHERS).await;
+        let in_force = || Arc::ptr_eq(shared.site().gateway(), &gateway);
+        if gateway.uncompress_all(bounds.max_size, in_force).await {
+            // What they were like takes its room as long as it is open.
+            shared.site().close_files();
+        }
+        let again = Instant::now() + OTHERS;
+        while in_force() && Instant::now() < again {
+            gateway.uncompress_next(EVERY).await;
+        }
     }
 }
 

@@ -154,7 +154,7 @@ fn askers(
     Askers { teams: all, doors, access, limits }
 }
 
-type CacheParts = (Cache, Duration, Duration, bool);
+type CacheParts = (Cache, Duration, Duration, Option<u64>);
 
 fn cache(reading: &Reading, mut table: Table<'_>, warnings: &mut Vec<Finding>) -> Option<CacheParts> {
     let dir = table.take("dir").and_then(|item| {
@@ -185,7 +185,8 @@ fn cache(reading: &Reading, mut table: Table<'_>, warnings: &mut Vec<Finding>) -
         });
     }
     let cache = Cache { dir: dir?, max_size: max_size?, min_free: min_free?, mirror_ttl: mirror_ttl?, memory: memory? };
-    Some((cache, list_ttl?, not_found_ttl?, uncompressed?))
+    let uncompressed = uncompressed?.then_some(cache.min_free);
+    Some((cache, list_ttl?, not_found_ttl?, uncompressed))
 }
 
 fn log(mut table: Table<'_>) -> Option<Log> {

@@ -216,8 +216,8 @@ impl<'r> Item<'r> {
                 return None;
             }
         };
-        if text == "~" || text.starts_with("~/") {
-            self.say(format!("{text}: only a shell knows what ~ is; write the folder out"));
+        if text.starts_with('~') {
+            self.say(format!("{text}: only a shell knows what ~ is; write the folder out, or ./~ for one of that name"));
             return None;
         }
         let folder = self.reading.file.as_deref().and_then(Path::parent);

@@ -52,7 +52,7 @@ use crate::store::{DiskStore, Folder, Memory};
 use crate::upstream::{Upstream, UpstreamError};
 use chain::{Found, Landed};
 use copies::{Copied, Gathered};
-use uncompress::Uncompressing;
+use uncompress::Fresh;
 
 /// How the gateway keeps what it fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +63,8 @@ pub struct Settings {
     pub not_found_ttl: Duration,
     /// The most fetches under way at once.
     pub max_fetches: usize,
-    /// Whether zips are kept without compression.
-    pub uncompressed: bool,
+    /// Where zips are kept without compression, the bytes that the disk is to have left all the same.
+    pub uncompressed: Option<u64>,
     /// What is kept but can be had again.
     pub expendable: Expendable,
 }
@@ -124,8 +124,8 @@ pub struct Gateway {
     backlog: Semaphore,
     /// Zips that are unpacked for their sum.
     hashing: Semaphore,
-    /// What writes zips anew without compression, where that is wanted.
-    uncompressing: Option<Uncompressing>,
+    /// Zips that may be written anew without compression.
+    fresh: Fresh,
     /// Answers that could not be stored.
     unstored: AtomicUsize,
 }
@@ -160,7 +160,7 @@ impl Gateway {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let max_fetches = settings.max_fetches;
         Arc::new(Self {
-            uncompressing: settings.uncompressed.then(|| Uncompressing::new(&store)),
+            fresh: Fresh::new(),
             settings,
             teams,
             members,

@@ -259,9 +259,7 @@ impl Gateway {
             })
             .await,
         );
-        if let Some(uncompressing) = &self.uncompressing {
-            self.runtime.spawn(uncompressing.clone().one(self.members[member].folder.clone(), fetch.ask.clone()));
-        }
+        self.fresh.push(member, &fetch.ask);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix_http::StatusCode;
 
-use crate::gateway::{ChainVerdict, GatewayError, Trail};
+use crate::gateway::{Attempt, ChainVerdict, GatewayError, Trail};
 use crate::module::AskError;
 
 /// The go command shows so many lines.
@@ -46,10 +46,18 @@ impl Refusal {
     /// The refusal of a question that the gateway could not answer: what happened, then a line for each upstream.
     pub(super) fn of_gateway(error: &GatewayError, what: &str, trail: &Trail) -> Self {
         let mut refusal = Self::new(status(error), &format!("{what}: {error}"));
-        let failures: Vec<_> = trail.attempts.iter().filter(|a| a.verdict.failure().is_some()).collect();
+        // An upstream that was asked for a list and then for the latest version may fail twice; to hear the same twice helps nobody.
+        let mut failures: Vec<(&Attempt, String)> = Vec::new();
+        for attempt in &trail.attempts {
+            if let Some(why) = attempt.verdict.failure().map(ToString::to_string)
+                && !failures.iter().any(|(other, said)| other.upstream == attempt.upstream && *said == why)
+            {
+                failures.push((attempt, why));
+            }
+        }
         let room = MAX_LINES - 1;
         let shown = if failures.len() > room { room - 1 } else { failures.len() };
-        for attempt in &failures[..shown] {
+        for (attempt, _) in &failures[..shown] {
             refusal.text.push_str(&one_line(&attempt.to_string()));
             refusal.text.push('\n');
         }
@@ -99,7 +107,7 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::{Attempt, Verdict};
+    use crate::gateway::Verdict;
     use crate::upstream::Failure;
 
     #[test]
@@ -118,5 +126,11 @@ mod tests {
         assert!(!refusal.text.contains('\u{1b}'));
         assert!(refusal.text.starts_with("modgate: example.com/m@v1.0.0: no upstream could answer\nu0: corrupt: "));
         assert!(refusal.text.ends_with("and 6 more\n"));
+        let twice = Trail { attempts: vec![attempt(0), attempt(1), attempt(0)], ..Trail::default() };
+        assert_eq!(
+            Refusal::of_gateway(&error, "example.com/m@v1.0.0", &twice).text.lines().count(),
+            3,
+            "nobody is named twice for one thing"
+        );
     }
 }

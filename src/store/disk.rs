@@ -277,7 +277,7 @@ impl Folder {
     /// What the disk says, other than that there is no such file.
     pub fn open(&self, ask: &Ask, look: Look) -> Result<Option<Stored>, StoreError> {
         let path = self.path(ask);
-        let Some((stored, meta)) = find(&path, look)? else { return Ok(None) };
+        let Some((stored, meta)) = find(&path, |path| look.open(path))? else { return Ok(None) };
         if self.is_writable() && meta.accessed().is_ok_and(|t| t.elapsed().is_ok_and(|e| e > TOUCH_AFTER)) {
             if look == Look::Glance {
                 return Err(StoreError::new("open", &path, look::would_wait()));
@@ -363,16 +363,17 @@ impl Folder {
         let Some(store) = &self.store else { return Ok(None) };
         let path = self.path(ask);
         let wrap = |e| StoreError::new("write anew", &path, e);
-        let Some((before, meta)) = find(&path, Look::Full)? else { return Ok(None) };
-        let times = FileTimes::new().set_modified(before.modified).set_accessed(meta.accessed().map_err(wrap)?);
+        let Some((before, _)) = find(&path, open_unused)? else { return Ok(None) };
         let Some(spool) = make(&before)? else { return Ok(None) };
         let (file, mut temp) = spool.into_parts();
-        file.set_times(times).and_then(|()| file.sync_all()).map_err(wrap)?;
+        file.sync_data().map_err(wrap)?;
+        let Some((there, meta)) = find(&path, open_unused)?.filter(|(there, _)| there.mark() == before.mark()) else {
+            return Ok(None);
+        };
+        let times = FileTimes::new().set_modified(there.modified).set_accessed(meta.accessed().map_err(wrap)?);
+        file.set_times(times).map_err(wrap)?;
         let meta = file.metadata().map_err(wrap)?;
         let now = FileMark { length: meta.len(), modified: meta.modified().map_err(wrap)? };
-        if find(&path, Look::Full)?.is_none_or(|(there, _)| there.mark() != before.mark()) {
-            return Ok(None);
-        }
         temp.persist(&path).map_err(wrap)?;
         store.grew(now.length.saturating_sub(before.length));
         Ok(Some((before.mark(), now)))
@@ -415,10 +416,20 @@ impl Folder {
     }
 }
 
-/// Opens a file, which does not count as used by that; `None` where there is none.
-fn find(path: &Path, look: Look) -> Result<Option<(Stored, Metadata)>, StoreError> {
+/// Opens a file for reading that does not count as use, where the system lets us have that.
+fn open_unused(path: &Path) -> io::Result<File> {
+    use rustix::fs::OFlags;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let open = |flags| rustix::fs::open(path, flags, rustix::fs::Mode::empty());
+    // Only for its owner.
+    let opened = open(flags | OFlags::NOATIME).or_else(|e| if e == rustix::io::Errno::PERM { open(flags) } else { Err(e) });
+    Ok(opened?.into())
+}
+
+/// Opens what lies there, where that is a file; `None` where there is none.
+fn find(path: &Path, open: impl FnOnce(&Path) -> io::Result<File>) -> Result<Option<(Stored, Metadata)>, StoreError> {
     let wrap = |e| StoreError::new("open", path, e);
-    let file = match look.open(path) {
+    let file = match open(path) {
         Ok(file) => file,
         Err(e) if is_missing(&e) => return Ok(None),
         Err(e) => return Err(wrap(e)),

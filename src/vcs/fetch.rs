@@ -21,6 +21,17 @@ const WRITING: &str = "modgate-writing";
 /// How soon a lock that another process holds is tried again.
 const LOCK_AGAIN: Duration = Duration::from_millis(50);
 
+/// How a program ended that wrote into a mirror.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// By itself, and left nothing that is of no use.
+    Well,
+    /// By itself, before it was done.
+    Broken,
+    /// By force.
+    Killed,
+}
+
 /// How far the mirror has come.
 #[derive(Debug, Default)]
 pub(super) struct Mirror {
@@ -153,7 +164,12 @@ impl Repository {
         };
         let done = self.network((self.git.access.limits.total, MAX_TEXT), arguments).await;
         self.additions.fetch_add(1, Ordering::Release);
-        self.end_writing(done.is_ok(), matches!(done, Err(VcsError::Broken { hangs: true, .. })));
+        let end = match &done {
+            Err(VcsError::Broken { hangs: true, .. }) => End::Killed,
+            Err(VcsError::Broken { .. } | VcsError::NoRoom(_)) => End::Broken,
+            Ok(_) | Err(_) => End::Well,
+        };
+        self.end_writing(end).await;
         done.map(|_| ())
     }
 
@@ -170,13 +186,15 @@ impl Repository {
         written.map_err(|e| VcsError::own("the mirror of the repository cannot be written", &e))
     }
 
-    /// What a writer that failed left half done goes: it may be what fills the disk. One that was killed may be at it still, and
-    /// leaves the mark by which the next knows.
-    fn end_writing(&self, well: bool, killed: bool) {
-        if !well {
-            sweep(&self.folder);
+    /// What a writer left half done goes, for it may be what fills the disk. One that was killed may be at it still, and leaves the
+    /// mark by which the next knows.
+    async fn end_writing(&self, end: End) {
+        if end == End::Broken {
+            let folder = self.folder.clone();
+            // What it could not take away is taken away by the next.
+            let _ = tokio::task::spawn_blocking(move || sweep(&folder)).await;
         }
-        if !killed {
+        if end != End::Killed {
             let _ = std::fs::remove_file(self.folder.join(WRITING));
         }
     }
@@ -224,7 +242,12 @@ impl Repository {
                 }
                 this.begin_writing()?;
                 let done = this.local(&["gc", "-q"], Vec::new()).await;
-                this.end_writing(done.is_ok(), matches!(done, Err(ProcessError::Timeout { .. })));
+                let end = match &done {
+                    Ok(_) => End::Well,
+                    Err(ProcessError::Timeout { .. }) => End::Killed,
+                    Err(_) => End::Broken,
+                };
+                this.end_writing(end).await;
                 done.map(|_| ()).map_err(|e| this.classified(&e))
             };
             if let Err(e) = packed.await {

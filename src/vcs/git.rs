@@ -473,7 +473,7 @@ impl Repository {
         if tells_damage(e) && !self.damaged.swap(true, Ordering::Relaxed) {
             tracing::warn!(repository = self.url.as_str(), error = %e, "the mirror is damaged and will be made anew");
         }
-        classified(e, &self.url, &files.collect::<Vec<_>>())
+        classified(e, &self.url, &self.git.mirrors, &files.collect::<Vec<_>>())
     }
 }
 

@@ -1,13 +1,14 @@
 //! What git's complaints mean, and how they are shown.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::error::VcsError;
 use super::remote::RepoUrl;
 use crate::process::ProcessError;
+use crate::store::evict;
 
-/// What git's end means. Its words are in English, by `LC_ALL`. `files` are shown by other names.
-pub(super) fn classified(e: &ProcessError, url: &RepoUrl, files: &[(PathBuf, &str)]) -> VcsError {
+/// What git's end means that worked in `folder`. Its words are in English, by `LC_ALL`. `files` are shown by other names.
+pub(super) fn classified(e: &ProcessError, url: &RepoUrl, folder: &Path, files: &[(PathBuf, &str)]) -> VcsError {
     let complaint = match e {
         ProcessError::Failed { complaint, .. } => complaint,
         ProcessError::Start { missing: true, .. } => {
@@ -26,7 +27,7 @@ pub(super) fn classified(e: &ProcessError, url: &RepoUrl, files: &[(PathBuf, &st
     let lower = lower.lines().filter(own).collect::<Vec<_>>().join("\n");
     let says = |words: &[&str]| words.iter().any(|w| lower.contains(w));
     let why = format!("git, {}: {}", url.authority(), shown(complaint, files));
-    if is_full(complaint) {
+    if tells_full(complaint) && is_full(folder) {
         VcsError::NoRoom(why)
     } else if says(&MISSING) || status == Some(410) {
         VcsError::NotFound(why)
@@ -38,10 +39,16 @@ pub(super) fn classified(e: &ProcessError, url: &RepoUrl, files: &[(PathBuf, &st
     }
 }
 
-/// Whether a program complains that the disk here is full; what a server says of its own comes with a word before it.
-pub(super) fn is_full(complaint: &str) -> bool {
-    let own = complaint.lines().map(str::to_lowercase).filter(|line| !line.trim_start().starts_with("remote:"));
-    own.into_iter().any(|line| FULL.iter().any(|words| line.contains(words)))
+/// Whether a program complains that a disk is full. That may be the server's, or a lie: room is made here by what it says only where
+/// [`is_full`] has it too.
+pub(super) fn tells_full(complaint: &str) -> bool {
+    let lower = complaint.to_lowercase();
+    FULL.iter().any(|words| lower.contains(words))
+}
+
+/// Whether the disk of a folder is full or nearly so. What a program could not finish lies on it still.
+pub(super) fn is_full(folder: &Path) -> bool {
+    evict::free(folder).is_some_and(|free| free < NEARLY)
 }
 
 /// Whether git complains of the mirror itself: files of it were lost or cut off, as by a power failure.
@@ -61,6 +68,8 @@ const DAMAGED: [&str; 8] = [
     "unable to read tree",
     "fatal: not a git repository: ",
 ];
+/// A disk with less than so many bytes left may have had no room for a part of what was to be written.
+const NEARLY: u64 = 64 << 20;
 const FULL: [&str; 2] = ["no space left on device", "disk quota exceeded"];
 const MISSING: [&str; 7] = [
     "repository not found",
@@ -127,7 +136,7 @@ mod tests {
     fn what_git_complains_of_is_told_apart_whatever_servers_and_repositories_are_called() {
         let failed = |complaint: &str| ProcessError::Failed { program: "git".into(), code: Some(128), complaint: complaint.into() };
         let url = RepoUrl::parse("https://h.example/timeout-access/denied").expect("url");
-        let class = |complaint: &str| classified(&failed(complaint), &url, &[]);
+        let class = |complaint: &str| classified(&failed(complaint), &url, Path::new("."), &[]);
         let access = "fatal: unable to access 'https://h.example/timeout-access/denied/': ";
         let said = |status: u16| {
             class(&format!("remote: the backend could not be found\n{access}The requested URL returned error: {status}"))
@@ -138,8 +147,9 @@ mod tests {
         assert!(class("fatal: repository 'https://h.example/timeout-access/denied/' not found").is_not_found());
         assert!(class("remote: ERROR: The project you were looking for could not be found.").is_not_found());
         assert!(matches!(class(&format!("{access}Failed to connect")), VcsError::Broken { hangs: false, may_pass: true, .. }));
+        // Whoever has as much room as this machine has no full disk, whatever a server says.
         let full = "fatal: write error: No space left on device";
-        assert!(matches!(class(&format!("{full}\nfatal: fetch-pack: invalid index-pack output")), VcsError::NoRoom(_)));
+        assert!(tells_full(full) && matches!(class(full), VcsError::Broken { .. }));
         assert!(matches!(class(&format!("remote: {full}\nfatal: early EOF")), VcsError::Broken { may_pass: true, .. }));
         assert!(matches!(class(&format!("{access}Operation timed out")), VcsError::Broken { hangs: true, .. }));
     }

@@ -83,24 +83,50 @@ fn what_was_kept_before_follows_and_is_no_newer_for_it() {
         assert!(!is_plain(&kept(&first, &module)), "not unless it is wanted");
     }
     let used = SystemTime::now() - Duration::from_secs(100_000);
-    for module in modules() {
-        let times = fs::FileTimes::new().set_accessed(used).set_modified(used - Duration::from_secs(100_000));
-        fs::File::options().append(true).open(kept(&first, &module)).unwrap().set_times(times).unwrap();
-    }
+    let age = |gate: &Gate| {
+        for module in modules() {
+            let times = fs::FileTimes::new().set_accessed(used).set_modified(used - Duration::from_secs(100_000));
+            fs::File::options().append(true).open(kept(gate, &module)).unwrap().set_times(times).unwrap();
+        }
+    };
+    age(&first);
     // One that is damaged stays as it is, to be found.
-    let damaged = first.cache("open").join("example.com/c/@v/v1.0.0.zip");
+    let damaged = first.cache("own").join("corp.example/c/@v/v1.0.0.zip");
     fs::create_dir_all(damaged.parent().unwrap()).unwrap();
-    let [module, _] = modules();
+    let [_, module] = modules();
     let bytes = module.zip();
     fs::write(&damaged, &bytes[..bytes.len() - 1]).unwrap();
+    let unused = |gate: &Gate| {
+        for module in modules() {
+            let meta = fs::metadata(kept(gate, &module)).unwrap();
+            assert!(meta.accessed().unwrap() <= used && meta.modified().unwrap() < used, "eviction's order is as it was");
+        }
+    };
     let second = Gate::start_in(first.into_dir(), &config(&up, (&database, &server), true));
     eventually("it says so", || second.log().contains("kept zips were written anew without compression"));
-    for module in modules() {
-        let path = kept(&second, &module);
-        let meta = fs::metadata(&path).unwrap();
-        assert!(meta.accessed().unwrap() <= used && meta.modified().unwrap() < used, "eviction's order is as it was");
-        assert!(is_plain(&path));
-    }
+    unused(&second);
+    assert!(modules().iter().all(|module| is_plain(&kept(&second, module))));
     assert!(second.log().contains("a zip stays as it was sent"), "{}", second.log());
-    assert_eq!(fs::read(second.cache("open").join("example.com/c/@v/v1.0.0.zip")).unwrap(), bytes[..bytes.len() - 1]);
+    // To look whether they are compressed is no use of them either.
+    age(&second);
+    let third = Gate::start_in(second.into_dir(), &config(&up, (&database, &server), true));
+    eventually("the last of them was looked at", || third.log().contains("a zip stays as it was sent"));
+    unused(&third);
+    assert_eq!(fs::read(third.cache("own").join("corp.example/c/@v/v1.0.0.zip")).unwrap(), bytes[..bytes.len() - 1]);
+}
+
+#[test]
+fn where_there_is_no_room_they_stay_as_they_are() {
+    let up = Upstream::serving(&modules());
+    let database = Sumdb::knowing(&modules()[..1]);
+    let server = database.serve();
+    // No disk has as much left as that.
+    let config = config(&up, (&database, &server), true).replace("[cache]\n", "[cache]\nmin_free = \"1000000TiB\"\n");
+    let first = Gate::start(&config);
+    let [_, own] = modules();
+    assert!(first.get(&own.url("zip")).whole);
+    eventually("it is kept", || kept(&first, &own).exists());
+    let second = Gate::start_in(first.into_dir(), &config);
+    eventually("it says so", || second.log().contains("without_room=1"));
+    assert!(!is_plain(&kept(&second, &own)));
 }
