@@ -12,7 +12,7 @@
 //! ```text
 //! 10 cli        one file a command: serve (signals, reload, upkeep), check, explain, warm, bundle (export, import), verify, gc,
 //!               connect, hash_password; wanted (which modules a person names), watch (files that change), upkeep (the
-//!               cache's bounds while it serves); mod.rs is clap
+//!               cache's bounds, zips and mirrors while it serves); mod.rs is clap
 //! 9  assemble   Config -> Gateway: the one place where the parts meet
 //! 8  config     load (figment's layers) -> read (every error, with file, line, key) -> check, server, egress, vcs, vanity, trust,
 //!               auth, team, audience (who could see what is not theirs) -> Config; go_env (the machine's Go settings)

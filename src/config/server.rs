@@ -119,12 +119,8 @@ pub(super) fn audit(reading: &Reading, mut table: Table<'_>) -> Option<Option<au
     let keep = table.number("keep", 0, 10_000);
     let all = table.word("include", &[("downloads", false), ("all", true)]);
     table.finish();
-    let file = match item {
-        None => return Some(None),
-        Some(item) if item.is_empty() => return Some(None),
-        Some(item) if item.is("stdout") => None,
-        Some(item) => Some(item.path()?),
-    };
+    let Some(item) = item.filter(|item| !item.is_empty()) else { return Some(None) };
+    let file = if item.is("stdout") { None } else { Some(item.path()?) };
     if let Some(path) = &file
         && !folder_of(path).is_dir()
     {

@@ -2,7 +2,6 @@
 //! grow in a spool, whose end is held back until they have been looked at.
 
 use std::fs::File;
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -18,7 +17,7 @@ use crate::egress::{Body, EgressError};
 use crate::module::zip::{self, MAX_ZIP, ZipError};
 use crate::module::{Ask, ModuleVersion, Sum};
 use crate::route::FailureClass;
-use crate::store::{DiskStore, FileMark, Folder, Spool, StoreError, Stored};
+use crate::store::{DiskStore, FileMark, Folder, Spool, StoreError, Stored, is_full};
 use crate::upstream::{Failure, Incoming, Outage, UpstreamError};
 
 /// How long a small answer waits for its lane to the disk.
@@ -70,7 +69,7 @@ async fn receive(body: &mut Body, spool: &mut Spool, store: &DiskStore, mut came
 fn no_room(store: &DiskStore, e: &StoreError) -> Unfit {
     tracing::error!(error = %e, "there is no room for what an upstream sends");
     // Other troubles would not go by what else lies there.
-    if matches!(e.source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
+    if is_full(&e.source) {
         store.tell_full();
     }
     Unfit::Refused(GatewayError::NoRoom(e.source.to_string().into()))
@@ -259,7 +258,9 @@ impl Gateway {
             })
             .await,
         );
-        self.fresh.push(member, &fetch.ask);
+        if self.settings.uncompressed.is_some() {
+            self.fresh.push(member, &fetch.ask);
+        }
         Ok(())
     }
 

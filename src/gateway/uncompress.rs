@@ -159,15 +159,18 @@ impl Gateway {
         }
         let this = Arc::clone(self);
         let found = tokio::task::spawn_blocking(move || {
-            let used = evict::count(this.store.root(), &this.settings.expendable.beside)?;
+            let growth = match max_size {
+                Some(most) => (most / 10 * 9).saturating_sub(evict::count(this.store.root(), &this.settings.expendable.beside)?),
+                None => u64::MAX,
+            };
             let keeps = |(n, member): (usize, &Member)| member.folder.is_writable().then_some(n);
             let mut zips = Vec::new();
             for member in this.members.iter().enumerate().filter_map(keeps) {
                 zips.extend(this.kept(member)?.into_iter().filter(|ask| matches!(ask, Ask::Zip(_))).map(|ask| (member, ask)));
             }
-            Ok::<_, StoreError>((used, zips))
+            Ok::<_, StoreError>((growth, zips))
         });
-        let (used, zips) = match found.await {
+        let (mut growth, zips) = match found.await {
             Ok(Ok(found)) => found,
             Ok(Err(e)) => {
                 tracing::error!(error = %e, "the kept zips cannot be found");
@@ -178,7 +181,6 @@ impl Gateway {
                 return false;
             }
         };
-        let mut growth = max_size.map_or(u64::MAX, |most| (most / 10 * 9).saturating_sub(used));
         let (mut anew, mut left, mut before, mut after) = (0, 0, 0, 0);
         for (member, ask) in zips {
             if !go_on() {

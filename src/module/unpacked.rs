@@ -1,5 +1,5 @@
-//! A module's zip written anew with its files stored, which means without compression. Its sum stays what it is, for that is of what is in it
-//! (<https://go.dev/ref/mod#zip-files>).
+//! A module's zip written anew with its files stored, which means without compression. Its sum stays what it is, for that is of
+//! what is in it (<https://go.dev/ref/mod#zip-files>).
 
 use std::collections::BTreeSet;
 use std::fs::File;

@@ -363,11 +363,11 @@ impl Folder {
         let Some(store) = &self.store else { return Ok(None) };
         let path = self.path(ask);
         let wrap = |e| StoreError::new("write anew", &path, e);
-        let Some((before, _)) = find(&path, open_unused)? else { return Ok(None) };
+        let Some((before, _)) = find(&path, look::open_unused)? else { return Ok(None) };
         let Some(spool) = make(&before)? else { return Ok(None) };
         let (file, mut temp) = spool.into_parts();
         file.sync_data().map_err(wrap)?;
-        let Some((there, meta)) = find(&path, open_unused)?.filter(|(there, _)| there.mark() == before.mark()) else {
+        let Some((there, meta)) = find(&path, look::open_unused)?.filter(|(there, _)| there.mark() == before.mark()) else {
             return Ok(None);
         };
         let times = FileTimes::new().set_modified(there.modified).set_accessed(meta.accessed().map_err(wrap)?);
@@ -414,16 +414,6 @@ impl Folder {
     pub fn confirm(&self, ask: &Ask) -> Result<(), StoreError> {
         if self.is_writable() { self.date(ask, SystemTime::now()) } else { Ok(()) }
     }
-}
-
-/// Opens a file for reading that does not count as use, where the system lets us have that.
-fn open_unused(path: &Path) -> io::Result<File> {
-    use rustix::fs::OFlags;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let open = |flags| rustix::fs::open(path, flags, rustix::fs::Mode::empty());
-    // Only for its owner.
-    let opened = open(flags | OFlags::NOATIME).or_else(|e| if e == rustix::io::Errno::PERM { open(flags) } else { Err(e) });
-    Ok(opened?.into())
 }
 
 /// Opens what lies there, where that is a file; `None` where there is none.

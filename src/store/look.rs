@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
-use rustix::io::ReadWriteFlags;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::disk::is_missing;
 use super::{DiskStore, StoreError};
@@ -32,6 +32,9 @@ const LOCAL: [u64; 9] = [
     0x8584_58f6, // ramfs
 ];
 
+/// How a file is opened. Without the last a pipe that lies there would have its opener wait for a writer.
+const READING: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
+
 /// How a file is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
@@ -46,15 +49,21 @@ pub(super) fn would_wait() -> io::Error {
     io::ErrorKind::WouldBlock.into()
 }
 
+/// Opens a file for reading that does not count as use, where the system lets us have that.
+pub(super) fn open_unused(path: &Path) -> io::Result<File> {
+    let open = |flags| rustix::fs::open(path, flags, Mode::empty());
+    // Only for its owner.
+    let opened = open(READING | OFlags::NOATIME).or_else(|e| if e == Errno::PERM { open(READING) } else { Err(e) });
+    Ok(opened?.into())
+}
+
 impl Look {
     /// Opens a file for reading.
     pub(super) fn open(self, path: &Path) -> io::Result<File> {
-        // Without the last a pipe that lies there would have its opener wait for a writer.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         if self == Self::Full {
-            return Ok(rustix::fs::open(path, flags, Mode::empty())?.into());
+            return Ok(rustix::fs::open(path, READING, Mode::empty())?.into());
         }
-        let opened = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
+        let opened = rustix::fs::openat2(CWD, path, READING, Mode::empty(), ResolveFlags::CACHED);
         opened.map(File::from).map_err(|e| {
             let e = io::Error::from(e);
             // A kernel or sandbox without this call says so in several ways; a full look finds out what is meant.

@@ -2,7 +2,7 @@
 //!
 //! - [`disk`]: one folder an upstream, each in the layout of the module cache's download folder, so that it can be served
 //!   as `GOPROXY=file://…` or filled by copying a developer's. A file appears by rename and never changes afterwards,
-//!   save lists, `@latest` and queries, whose file time says when they were asked.
+//!   save lists, `@latest` and queries, whose file time says when they were asked; a zip may give way to one with the same in it.
 //! - [`spool`]: a file that grows while an upstream sends it, with any number of readers at their own pace.
 //! - [`memory`]: small answers, bounded by their bytes.
 //! - [`shelf`]: small files by name, beside the upstreams' folders.
@@ -21,6 +21,11 @@ pub use look::Look;
 pub use memory::Memory;
 pub use shelf::{Durable, Shelf};
 pub use spool::{Progress, Spool, SpoolReader, Word};
+
+/// Whether there is no room for something, on the disk or for whoever writes.
+pub fn is_full(e: &std::io::Error) -> bool {
+    matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+}
 
 /// Why something could not be kept or read.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::egress::EgressError;
+use crate::store::is_full;
 
 /// Why a repository gave no module. Its text holds no secret and no path of this machine.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -47,10 +48,7 @@ impl VcsError {
 
     /// modgate's own folder could not be written: `what` was to be done there.
     pub(super) fn own(what: &str, e: &io::Error) -> Self {
-        match e.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoRoom(e.to_string()),
-            _ => Self::broken(format!("{what}: {e}")),
-        }
+        if is_full(e) { Self::NoRoom(e.to_string()) } else { Self::broken(format!("{what}: {e}")) }
     }
 
     /// Whether it says that there is no such thing, rather than that it cannot be had now.

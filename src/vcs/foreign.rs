@@ -17,7 +17,7 @@ use url::Url;
 
 use super::error::VcsError;
 use super::remote::Access;
-use super::words::{is_full, tells_full};
+use super::words::had_no_room;
 use super::{Settings, Zip, home};
 use crate::base::Secret;
 use crate::egress::{Body, EgressError};
@@ -161,7 +161,7 @@ impl GoCommand {
             let program = line[..at].rsplit('"').nth(1).unwrap_or("a program").to_owned();
             return not_installed(&program);
         }
-        if tells_full(words) && is_full(&self.folder) { VcsError::NoRoom(line) } else { meaning(line) }
+        if had_no_room(words, &self.folder) { VcsError::NoRoom(line) } else { meaning(line) }
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn classified(e: &ProcessError, url: &RepoUrl, folder: &Path, files: 
     let lower = lower.lines().filter(own).collect::<Vec<_>>().join("\n");
     let says = |words: &[&str]| words.iter().any(|w| lower.contains(w));
     let why = format!("git, {}: {}", url.authority(), shown(complaint, files));
-    if tells_full(complaint) && is_full(folder) {
+    if had_no_room(complaint, folder) {
         VcsError::NoRoom(why)
     } else if says(&MISSING) || status == Some(410) {
         VcsError::NotFound(why)
@@ -39,16 +39,15 @@ pub(super) fn classified(e: &ProcessError, url: &RepoUrl, folder: &Path, files: 
     }
 }
 
-/// Whether a program complains that a disk is full. That may be the server's, or a lie: room is made here by what it says only where
-/// [`is_full`] has it too.
-pub(super) fn tells_full(complaint: &str) -> bool {
-    let lower = complaint.to_lowercase();
-    FULL.iter().any(|words| lower.contains(words))
+/// Whether a program that worked in `folder` complains of a full disk, and that disk is full or nearly so: the words may be the
+/// server's, or a lie. What the program could not finish lies there still.
+pub(super) fn had_no_room(complaint: &str, folder: &Path) -> bool {
+    tells_full(complaint) && evict::free(folder).is_some_and(|free| free < NEARLY)
 }
 
-/// Whether the disk of a folder is full or nearly so. What a program could not finish lies on it still.
-pub(super) fn is_full(folder: &Path) -> bool {
-    evict::free(folder).is_some_and(|free| free < NEARLY)
+fn tells_full(complaint: &str) -> bool {
+    let lower = complaint.to_lowercase();
+    FULL.iter().any(|words| lower.contains(words))
 }
 
 /// Whether git complains of the mirror itself: files of it were lost or cut off, as by a power failure.

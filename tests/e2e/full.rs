@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::daemons::as_root;
+use crate::helpers::Chance;
 use crate::support::eventually;
 use crate::support::gate::{Gate, route, upstream};
 use crate::support::git::Change::File;
@@ -35,11 +36,10 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Text that cannot be made much smaller.
+/// Text that can be made half as long, and no shorter.
 fn noise(length: usize) -> String {
-    let next = |state: &u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
-    let states = std::iter::successors(Some(7_u64), next);
-    states.flat_map(|state| format!("{:08x}", state >> 32).into_bytes()).take(length).map(char::from).collect()
+    let mut chance = Chance(7);
+    (0..length).map(|_| char::from(chance.of(b"0123456789abcdef"))).collect()
 }
 
 #[test]

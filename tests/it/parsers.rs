@@ -15,6 +15,10 @@ use proptest::prelude::*;
 use crate::support::modules::Module;
 use crate::support::sumdb::zip_sum;
 
+fn version_of(module: &Module) -> ModuleVersion {
+    ModuleVersion::new(ModulePath::parse(&module.path).unwrap(), Version::parse(&module.version).unwrap()).unwrap()
+}
+
 /// To write a zip anew with no file compressed but these.
 fn plain(packed: &[&str]) -> Unpacking {
     Unpacking { packed: packed.iter().map(|name| (*name).to_owned()).collect(), length: 0 }
@@ -68,7 +72,7 @@ proptest! {
     #[test]
     fn a_damaged_zip_is_refused_or_harmless(at in 0_usize..100_000, byte in any::<u8>(), cut in 0_usize..100_000, extra in 0_usize..64) {
         let module = Module::new("example.com/m", "v1.0.0").file("a/b.txt", "some text").file("c.go", "package c");
-        let version = ModuleVersion::new(ModulePath::parse(&module.path).unwrap(), Version::parse(&module.version).unwrap()).unwrap();
+        let version = version_of(&module);
         let good = module.zip();
         prop_assert!(zip::check(temp(&good), &version).is_ok());
         prop_assert_eq!(zip::go_mod(temp(&good), &version).unwrap(), Some(module.go_mod.clone().into_bytes()));
@@ -131,8 +135,7 @@ fn a_zip_written_anew_without_compression_has_the_same_in_it() {
     let words = "the same words again and again, which makes them small\n".repeat(4000);
     let many = (0..300).fold(Module::new("example.com/m", "v1.0.0"), |module, n| module.file(&format!("d{n}/ä.go"), "package d"));
     for module in [many, Module::new("example.com/m", "v1.0.0").file("words.txt", words).file("empty", "").bulk(70_000)] {
-        let version =
-            ModuleVersion::new(ModulePath::parse(&module.path).unwrap(), Version::parse(&module.version).unwrap()).unwrap();
+        let version = version_of(&module);
         let packed = module.zip();
         let words = format!("{version}/words.txt");
         for stay in [&[][..], &[words.as_str()]] {
@@ -160,7 +163,7 @@ fn a_zip_is_written_anew_where_that_is_worth_while_and_not_too_large() {
     assert_eq!(how(&module.clone().bulk(70_000), LARGEST), None);
     let words = module.file("much", "word ".repeat(20_000)).file("more", "word ".repeat(5_000)).file("less", "word ".repeat(1_000));
     assert_eq!(how(&words, LARGEST), Some(BTreeSet::new()));
-    let version = ModuleVersion::new(ModulePath::parse(&words.path).unwrap(), Version::parse(&words.version).unwrap()).unwrap();
+    let version = version_of(&words);
     let anew = tempfile::tempfile().unwrap();
     plain(&[]).write(temp(&words.zip()), &version, anew.try_clone().unwrap()).unwrap();
     assert_eq!(Unpacking::of(anew, LARGEST).unwrap(), None);

@@ -19,10 +19,24 @@ fn modules() -> [Module; 2] {
     ["example.com/a", "corp.example/b"].map(|path| Module::new(path, "v1.0.0").file("words.txt", words.as_str()))
 }
 
-fn config(up: &Upstream, (database, server): (&Sumdb, &Upstream), wanted: bool) -> String {
-    let tables = upstream("open", &up.url(), "") + &upstream("own", &up.url(), "private = true");
-    let routes = route("corp.example", &["own"], "") + &route("*", &["open"], "");
-    format!("[cache]\nuncompressed = {wanted}\n\n{}{tables}{routes}", database.table(server))
+/// Where they come from, and the database that knows the one of everybody.
+struct World {
+    up: Upstream,
+    database: Sumdb,
+    server: Upstream,
+}
+
+impl World {
+    fn new() -> Self {
+        let database = Sumdb::knowing(&modules()[..1]);
+        Self { up: Upstream::serving(&modules()), server: database.serve(), database }
+    }
+
+    fn config(&self, wanted: bool) -> String {
+        let tables = upstream("open", &self.up.url(), "") + &upstream("own", &self.up.url(), "private = true");
+        let routes = route("corp.example", &["own"], "") + &route("*", &["open"], "");
+        format!("[cache]\nuncompressed = {wanted}\n\n{}{tables}{routes}", self.database.table(&self.server))
+    }
 }
 
 fn kept(gate: &Gate, module: &Module) -> PathBuf {
@@ -38,16 +52,14 @@ fn is_plain(path: &Path) -> bool {
 
 #[test]
 fn what_is_fetched_is_kept_without_compression_and_has_the_same_sums() {
-    let up = Upstream::serving(&modules());
-    let database = Sumdb::knowing(&modules()[..1]);
-    let server = database.serve();
-    let gate = Gate::start(&config(&up, (&database, &server), true));
+    let world = World::new();
+    let gate = Gate::start(&world.config(true));
     let first = Go::with_proxy(&gate.url());
     let work = first.main_module(MAIN);
     first.ok(&["mod", "download"]);
     let sums = fs::read_to_string(work.join("go.sum")).unwrap();
     eventually("they are written anew", || modules().iter().all(|module| is_plain(&kept(&gate, module))));
-    up.forget();
+    world.up.forget();
     for module in modules() {
         // The file from before may be open still, for a moment.
         eventually("that is what is sent", || {
@@ -62,7 +74,7 @@ fn what_is_fetched_is_kept_without_compression_and_has_the_same_sums() {
     fs::write(work.join("go.sum"), &sums).unwrap();
     second.ok(&["mod", "download"]);
     assert!(second.ok(&["mod", "verify"]).contains("all modules verified"));
-    assert_eq!(up.asked(), Vec::<String>::new(), "nothing was fetched again");
+    assert_eq!(world.up.asked(), Vec::<String>::new(), "nothing was fetched again");
     let verified = gate.command(&["verify"]);
     let said = String::from_utf8_lossy(&verified.stdout).into_owned();
     assert!(
@@ -73,10 +85,8 @@ fn what_is_fetched_is_kept_without_compression_and_has_the_same_sums() {
 
 #[test]
 fn what_was_kept_before_follows_and_is_no_newer_for_it() {
-    let up = Upstream::serving(&modules());
-    let database = Sumdb::knowing(&modules()[..1]);
-    let server = database.serve();
-    let first = Gate::start(&config(&up, (&database, &server), false));
+    let world = World::new();
+    let first = Gate::start(&world.config(false));
     for module in modules() {
         assert!(first.get(&module.url("zip")).whole);
         eventually("it is kept", || kept(&first, &module).exists());
@@ -102,14 +112,14 @@ fn what_was_kept_before_follows_and_is_no_newer_for_it() {
             assert!(meta.accessed().unwrap() <= used && meta.modified().unwrap() < used, "eviction's order is as it was");
         }
     };
-    let second = Gate::start_in(first.into_dir(), &config(&up, (&database, &server), true));
+    let second = Gate::start_in(first.into_dir(), &world.config(true));
     eventually("it says so", || second.log().contains("kept zips were written anew without compression"));
     unused(&second);
     assert!(modules().iter().all(|module| is_plain(&kept(&second, module))));
     assert!(second.log().contains("a zip stays as it was sent"), "{}", second.log());
     // To look whether they are compressed is no use of them either.
     age(&second);
-    let third = Gate::start_in(second.into_dir(), &config(&up, (&database, &server), true));
+    let third = Gate::start_in(second.into_dir(), &world.config(true));
     eventually("the last of them was looked at", || third.log().contains("a zip stays as it was sent"));
     unused(&third);
     assert_eq!(fs::read(third.cache("own").join("corp.example/c/@v/v1.0.0.zip")).unwrap(), bytes[..bytes.len() - 1]);
@@ -117,11 +127,9 @@ fn what_was_kept_before_follows_and_is_no_newer_for_it() {
 
 #[test]
 fn where_there_is_no_room_they_stay_as_they_are() {
-    let up = Upstream::serving(&modules());
-    let database = Sumdb::knowing(&modules()[..1]);
-    let server = database.serve();
+    let world = World::new();
     // No disk has as much left as that.
-    let config = config(&up, (&database, &server), true).replace("[cache]\n", "[cache]\nmin_free = \"1000000TiB\"\n");
+    let config = world.config(true).replace("[cache]\n", "[cache]\nmin_free = \"1000000TiB\"\n");
     let first = Gate::start(&config);
     let [_, own] = modules();
     assert!(first.get(&own.url("zip")).whole);
